@@ -1,0 +1,34 @@
+"""Print what the project and its development need, from pyproject.toml; with `--key`, a digest of that and of the lock.
+
+Runs before anything is installed, so it uses the standard library alone.
+"""
+
+import hashlib
+import platform
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 11):
+    sys.exit("ReelSense needs Python 3.11 or newer; try: make PYTHON=python3.12 setup")
+
+import tomllib
+
+HERE = Path(__file__).parent
+
+
+def requirements() -> list[str]:
+    """Requirement lines: the dependencies, the `dev` extra, and what builds the project."""
+    content = tomllib.loads((HERE / "pyproject.toml").read_text())
+    project = content["project"]
+    return sorted(project["dependencies"] + project["optional-dependencies"]["dev"] + content["build-system"]["requires"])
+
+
+def key() -> str:
+    """Names an environment: same key, same packages."""
+    machine = (*sys.version_info[:2], platform.system(), platform.machine())
+    parts = [(HERE / "constraints.txt").read_text(), *requirements(), repr(machine)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(key() if "--key" in sys.argv[1:] else "\n".join(requirements()) + "\n")

@@ -1,0 +1,196 @@
+"""Settings: one typed record, filled from the command line, `REELSENSE_*` variables, a TOML file, then defaults.
+
+The TOML file is the one named by `REELSENSE_CONFIG`, else `reelsense.toml` in the data directory. Nested settings are
+written `REELSENSE_LIMITS__BYTES=1000000`, or in TOML as `[limits]` and `bytes = 1000000`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from store.errors import SettingsError
+
+PREFIX = "REELSENSE_"
+CONFIG_VARIABLE = "REELSENSE_CONFIG"
+
+
+class Limits(BaseModel):
+    """What an upload may be at the most, checked before and while it is decoded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    bytes: int = Field(512 * 2**20, gt=0, description="Largest upload, in bytes.")
+    seconds: float = Field(600.0, gt=0, description="Longest video, in seconds.")
+    pixels: int = Field(4096 * 2304, gt=0, description="Most pixels in one picture.")
+    frames: int = Field(72_000, gt=0, description="Most pictures in one video.")
+    streams: int = Field(32, gt=0, description="Most streams in one container.")
+    caption_bytes: int = Field(2 * 2**20, gt=0, description="Largest caption file or embedded track, in bytes.")
+    probe_seconds: float = Field(20.0, gt=0, description="Longest time to probe one upload, in seconds.")
+    memory_bytes: int = Field(2 * 2**30, gt=0, description="Address space of the probing child, in bytes.")
+    attempts: int = Field(3, ge=1, le=100, description="Tries of one stage before it goes to the dead letters.")
+    stage_seconds: float = Field(900.0, gt=0, description="Hard limit on one stage of one video, in seconds.")
+
+
+class Settings(BaseSettings):
+    """All settings. See `reelsense settings` for their values and where each came from."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    data: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("reelsense"),
+        description="Directory that holds everything of one installation.",
+    )
+    cache: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("reelsense"),
+        description="Directory for what can be made again: unpacked model weights, demo clips.",
+    )
+    objects: str = Field("", description="Object storage: a directory, or s3://BUCKET. Empty: DATA/objects.")
+    database: str = Field("", description="Catalogue database as an SQLAlchemy URL. Empty: SQLite in DATA.")
+    broker: str = Field("", description="Broker URL (redis:// or amqp://). Empty: the embedded Valkey of `reelsense up`.")
+    s3_endpoint: str = Field("", description="URL of the S3 server, such as http://127.0.0.1:8333.")
+    s3_region: str = Field("us-east-1", description="Region name sent to the S3 server.")
+    s3_access_key: str = Field("", description="S3 access key.")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="S3 secret key.")
+    model_set: str = Field("starter", description="Which encoders and fusion read a video.")
+    speech_runtime: Literal["ctranslate2", "openai-whisper"] = Field(
+        "ctranslate2", description="What runs Whisper. Both hold the same weights; ctranslate2 is the faster."
+    )
+    music: Literal["librosa", "vibenet"] = Field(
+        "librosa", description="What reads the mood of music. vibenet needs the GPL-3 extra of that name."
+    )
+    workers: int = Field(2, ge=1, le=256, description="Worker processes that `reelsense up` starts.")
+    threads: int = Field(1, ge=1, le=256, description="Threads of each worker's arithmetic.")
+    host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
+    port: int = Field(8787, ge=0, le=65535, description="Port of the HTTP API; 0 takes a free one.")
+    lease_seconds: float = Field(30.0, gt=0, description="Silence after which a running stage counts as abandoned.")
+    sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps of `reelsense up`.")
+    visibility_seconds: int = Field(3600, gt=0, description="Redis brokers: when an unacknowledged task comes back.")
+    limits: Limits = Field(default_factory=Limits)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, then environment, then TOML."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def objects_directory(self) -> Path:
+        """Where local objects lie."""
+        return Path(self.objects) if self.objects else self.data / "objects"
+
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the catalogue."""
+        return self.database or f"sqlite:///{self.data / 'catalogue.sqlite3'}"
+
+    def environment(self) -> dict[str, str]:
+        """`REELSENSE_*` variables that make a child process load these same settings. Holds secrets: never print it."""
+        variables: dict[str, str] = {CONFIG_VARIABLE: os.devnull}
+        for name, value in _flat(self):
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            variables[PREFIX + name.replace(".", "__").upper()] = str(plain)
+        return variables
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from `flags` (those not None), the environment, and the TOML file. Raises `settings.invalid`."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    if "data" in given:
+        given["data"] = Path(given["data"]).absolute()
+    file = _config_file(given)
+
+    class Loaded(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        loaded = Loaded(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            "settings.invalid",
+            f"The setting {name or '?'} is not valid: {first['msg']}.",
+            hint="`reelsense settings` lists every setting; see docs/settings.md.",
+        ) from None  # the chain would print the value, which may be a secret
+    except (ValueError, OSError) as error:
+        raise SettingsError("settings.invalid", f"The settings cannot be read from {file}: {error}.") from None
+    unknown = sorted(_unknown_variables())
+    if unknown:
+        raise SettingsError("settings.invalid", f"There is no setting {unknown[0]}.", hint="`reelsense settings` lists them.")
+    return loaded.model_copy(update={"data": loaded.data.absolute(), "cache": loaded.cache.absolute()})
+
+
+def origins(settings: Settings, **flags: Any) -> list[tuple[str, str, str, str]]:
+    """(name, value as text with secrets hidden, origin, description) of every setting, in the order of declaration."""
+    given = {name for name, value in flags.items() if value is not None}
+    file = _config_file({name: value for name, value in flags.items() if value is not None})
+    toml = _toml_names(file)
+    rows = []
+    for name, value in _flat(settings):
+        variable = PREFIX + name.replace(".", "__").upper()
+        if name in given:
+            origin = "command line"
+        elif variable in os.environ:
+            origin = variable
+        elif name in toml:
+            origin = str(file)
+        else:
+            origin = "default"
+        rows.append((name, str(value), origin, _description(name)))
+    return rows
+
+
+def _config_file(given: dict[str, Any]) -> Path:
+    if CONFIG_VARIABLE in os.environ:
+        return Path(os.environ[CONFIG_VARIABLE])
+    data = given.get("data") or os.environ.get(PREFIX + "DATA") or platformdirs.user_data_path("reelsense")
+    return Path(data) / "reelsense.toml"
+
+
+def _flat(settings: Settings) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Limits):
+            rows.extend((f"{name}.{inner}", getattr(value, inner)) for inner in Limits.model_fields)
+        else:
+            rows.append((name, value))
+    return rows
+
+
+def _description(name: str) -> str:
+    outer, _, inner = name.partition(".")
+    field = Limits.model_fields[inner] if inner else Settings.model_fields[outer]
+    return field.description or ""
+
+
+def _toml_names(file: Path) -> set[str]:
+    import tomllib
+
+    if not file.is_file():
+        return set()
+    content = tomllib.loads(file.read_text())
+    names = {name for name, value in content.items() if not isinstance(value, dict)}
+    return names | {f"{outer}.{inner}" for outer, table in content.items() if isinstance(table, dict) for inner in table}
+
+
+def _unknown_variables() -> set[str]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE, PREFIX + "LIMITS"}
+    known |= {f"{PREFIX}LIMITS__{name.upper()}" for name in Limits.model_fields}
+    return {name for name in os.environ if name.startswith(PREFIX) and name not in known}
