@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything could have checked
     sys.exit("ReelSense needs Python 3.11 or newer; try: make PYTHON=python3.12 setup")
 
 import tomllib
@@ -20,7 +20,9 @@ def requirements() -> list[str]:
     """Requirement lines: the dependencies, the `dev` extra, and what builds the project."""
     content = tomllib.loads((HERE / "pyproject.toml").read_text())
     project = content["project"]
-    return sorted(project["dependencies"] + project["optional-dependencies"]["dev"] + content["build-system"]["requires"])
+    return sorted(
+        project["dependencies"] + project["optional-dependencies"]["dev"] + content["build-system"]["requires"]
+    )
 
 
 def key() -> str:

@@ -17,7 +17,7 @@ from store.errors import PassingError
 from store.records import Artifact, Tokens
 
 METADATA_ENTRY = "reelsense"
-_ID = re.compile(r"^[0-9a-f]{32}$")
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -33,7 +33,7 @@ def video_id_of(sha256: str) -> str:
 
 def is_video_id(text: str) -> bool:
     """Whether `text` has the form of a whole video id."""
-    return bool(_ID.match(text))
+    return bool(_ID.fullmatch(text))
 
 
 def artifact_key(stage: str, version: str, video_id: str, revision: str) -> str:

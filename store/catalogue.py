@@ -1,4 +1,6 @@
-"""The catalogue: which videos there are, how far each stage is, what viewers did. SQLite on one machine, PostgreSQL on many.
+"""The catalogue: which videos there are, how far each stage is, what viewers did.
+
+SQLite on one machine, PostgreSQL on many.
 
 Artifacts are the truth about what is done; the ledger here is about what is *under way*: it counts attempts before any
 work begins (so that a video that kills its worker is noticed), holds the lease of the worker that runs a stage, and
@@ -30,6 +32,7 @@ videos = sa.Table(
     tables,
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("revision", sa.String(16), nullable=False),
+    sa.Column("file_name", sa.String(255), nullable=False),
     sa.Column("metadata", sa.Text, nullable=False),
     sa.Column("media", sa.Text, nullable=False),
     sa.Column("uploaded_at", sa.Float, nullable=False, index=True),
@@ -83,10 +86,11 @@ events = sa.Table(
 
 
 class Video(BaseModel):
-    """A row of `videos`."""
+    """A row of `videos`. `file_name` is what people called the upload: shown, never opened."""
 
     id: str
     revision: str
+    file_name: str
     metadata: Metadata
     media: MediaInfo
     uploaded_at: float
@@ -144,7 +148,7 @@ class RunKey(BaseModel, frozen=True):
 
 
 class Catalogue:
-    """The catalogue database. Every method is one transaction. Errors: `database.unavailable` (may pass)."""
+    """The catalogue database. Every method is one transaction. Errors: `database.unavailable`, which may pass."""
 
     def __init__(self, url: str) -> None:
         parsed = sa.make_url(url)
@@ -170,7 +174,7 @@ class Catalogue:
             yield
         except ReelsenseError:
             raise
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        except (sa.exc.DatabaseError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
             raise PassingError(
                 "database.unavailable",
                 f"The catalogue database does not answer: {str(error.__cause__ or error).splitlines()[0]}.",
@@ -189,6 +193,7 @@ class Catalogue:
         row = {
             "id": video.id,
             "revision": video.revision,
+            "file_name": video.file_name,
             "metadata": video.metadata.model_dump_json(),
             "media": video.media.model_dump_json(),
             "uploaded_at": video.uploaded_at,
@@ -210,9 +215,13 @@ class Catalogue:
                 sa.select(videos).where(videos.c.id.like(escaped + "%", escape="\\")).order_by(videos.c.id).limit(2)
             ).all()
         if len(video_id) < 4 or not found:
-            raise NotFoundError("video.unknown", f"There is no video {video_id[:64]!r}.", hint="`reelsense status` lists them.")
+            raise NotFoundError(
+                "video.unknown", f"There is no video {video_id[:64]!r}.", hint="`reelsense status` lists them."
+            )
         if len(found) > 1:
-            raise NotFoundError("video.unknown", f"More than one video begins with {video_id!r}.", hint="Give more of the id.")
+            raise NotFoundError(
+                "video.unknown", f"More than one video begins with {video_id!r}.", hint="Give more of the id."
+            )
         return _video(found[0])
 
     def videos(self, ids: Sequence[str] | None = None) -> list[Video]:
@@ -250,8 +259,6 @@ class Catalogue:
             free = sa.or_(
                 runs.c.state == "queued",
                 sa.and_(runs.c.state == "running", runs.c.heartbeat_at < at - lease_seconds),
-                # A re-delivery to the very worker that died holding it: its pool replaced the child under one name.
-                sa.and_(runs.c.state == "running", runs.c.worker == worker),
             )
             taken = connection.execute(
                 sa.update(runs)
@@ -281,20 +288,19 @@ class Catalogue:
                 **key.model_dump(), attempts=0, queued_at=now, **({"finished_at": now} | values)
             )
             connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["video_id", "stage", "version", "revision"], set_=values
-                )
+                insert.on_conflict_do_update(index_elements=["video_id", "stage", "version", "revision"], set_=values)
             )
 
     def release(self, key: RunKey, error: ReelsenseError, traceback: str | None = None) -> None:
-        """Hand the run back to the queue after an error that may pass."""
-        self._end(key, "queued", error, traceback)
+        """Hand the run back to the queue after an error that may pass. The attempt does not count: its cause lies
+        outside the video."""
+        self._end(key, "queued", error, traceback, attempts=runs.c.attempts - 1, queued_at=time.time())
 
     def fail(self, key: RunKey, error: ReelsenseError, traceback: str | None = None, *, dead: bool = False) -> None:
         """End the run: `failed` when the input is at fault, `dead` when it was given up after too many attempts."""
         self._end(key, "dead" if dead else "failed", error, traceback)
 
-    def _end(self, key: RunKey, state: RunState, error: ReelsenseError, traceback: str | None) -> None:
+    def _end(self, key: RunKey, state: RunState, error: ReelsenseError, traceback: str | None, **values: Any) -> None:
         with self._begin() as connection:
             connection.execute(
                 sa.update(runs)
@@ -305,8 +311,19 @@ class Catalogue:
                     error_code=error.code,
                     error_message=error.message,
                     traceback=traceback,
+                    **values,
                 )
             )
+
+    def abandon(self, key: RunKey) -> None:
+        """Take a running stage from a worker that is gone; its attempts stay counted."""
+        with self._begin() as connection:
+            connection.execute(sa.update(runs).where(_is(key), runs.c.state == "running").values(state="queued"))
+
+    def forget(self, key: RunKey) -> None:
+        """Drop the row of a run: its artifact is gone, so nothing is known of it."""
+        with self._begin() as connection:
+            connection.execute(sa.delete(runs).where(_is(key)))
 
     def reset(self, keys: Iterable[RunKey]) -> None:
         """Forget attempts and errors of failed and dead runs, so that they can be tried again."""
@@ -364,8 +381,9 @@ class Catalogue:
                     _insert(connection, events)
                     .values(event.model_dump(exclude={"sequence"}))
                     .on_conflict_do_nothing(index_elements=["id"])
+                    .returning(events.c.sequence)
                 )
-                added += result.rowcount
+                added += len(result.all())
         return added
 
     def events(self, user_id: str) -> list[StoredEvent]:
@@ -388,6 +406,7 @@ def _video(row: sa.Row[Any]) -> Video:
     return Video(
         id=row.id,
         revision=row.revision,
+        file_name=row.file_name,
         metadata=Metadata.model_validate_json(row.metadata),
         media=MediaInfo.model_validate_json(row.media),
         uploaded_at=row.uploaded_at,

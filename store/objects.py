@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 from store.errors import InputError
 from store.settings import Settings
 
-_SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class ObjectStore(Protocol):
 
 
 def check_key(key: str) -> str:
-    """`key` itself when every part between slashes is plain: letters, digits, `.`, `_`, `-`, not starting with a dot."""
-    if len(key) > 900 or not all(_SEGMENT.match(part) for part in key.split("/")):
+    """`key` itself when every part between slashes is plain: letters, digits, `.`, `_`, `-`, no dot first."""
+    if len(key) > 900 or not all(_SEGMENT.fullmatch(part) for part in key.split("/")):
         raise InputError("store.key_invalid", f"The key {key[:100]!r} is not allowed in the object store.")
     return key
 

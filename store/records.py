@@ -70,7 +70,7 @@ class Sound:
     @property
     def seconds(self) -> float:
         """Length of what was decoded, in seconds."""
-        return self.samples.shape[1] / self.rate_hz
+        return float(self.samples.shape[1] / self.rate_hz)
 
     def mono(self) -> Float32:
         """float32 [n_samples]: the mean of the channels."""
@@ -139,7 +139,7 @@ class Tokens:
     """A modality as a sequence: `embeddings` float32 [n_tokens, dim], its span in seconds, and its salience.
 
     `salience` float32 [n_tokens] in 0..1: how much there is in the token by its encoder's own measure (a blank frame,
-    a silent window or a one-word caption are near 0). Fusion attends by it. A missing modality has no tokens, not zeros.
+    a silent window or a one-word caption are near 0). Fusion attends by it. A missing modality has no tokens.
     """
 
     embeddings: Float32

@@ -7,6 +7,7 @@ written `REELSENSE_LIMITS__BYTES=1000000`, or in TOML as `[limits]` and `bytes =
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from store.errors import SettingsError
 
 PREFIX = "REELSENSE_"
 CONFIG_VARIABLE = "REELSENSE_CONFIG"
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^/@]*@")
 
 
 class Limits(BaseModel):
@@ -45,7 +47,11 @@ class Settings(BaseSettings):
     """All settings. See `reelsense settings` for their values and where each came from."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     data: Path = Field(
@@ -58,7 +64,9 @@ class Settings(BaseSettings):
     )
     objects: str = Field("", description="Object storage: a directory, or s3://BUCKET. Empty: DATA/objects.")
     database: str = Field("", description="Catalogue database as an SQLAlchemy URL. Empty: SQLite in DATA.")
-    broker: str = Field("", description="Broker URL (redis:// or amqp://). Empty: the embedded Valkey of `reelsense up`.")
+    broker: str = Field(
+        "", description="Broker URL (redis:// or amqp://). Empty: the embedded Valkey of `reelsense up`."
+    )
     s3_endpoint: str = Field("", description="URL of the S3 server, such as http://127.0.0.1:8333.")
     s3_region: str = Field("us-east-1", description="Region name sent to the S3 server.")
     s3_access_key: str = Field("", description="S3 access key.")
@@ -74,8 +82,11 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, le=256, description="Threads of each worker's arithmetic.")
     host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
     port: int = Field(8787, ge=0, le=65535, description="Port of the HTTP API; 0 takes a free one.")
+    trusted_network: bool = Field(
+        False, description="Let the API listen beyond loopback without keys: only where nobody else can reach it."
+    )
     lease_seconds: float = Field(30.0, gt=0, description="Silence after which a running stage counts as abandoned.")
-    sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps of `reelsense up`.")
+    sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps.")
     visibility_seconds: int = Field(3600, gt=0, description="Redis brokers: when an unacknowledged task comes back.")
     limits: Limits = Field(default_factory=Limits)
 
@@ -132,7 +143,9 @@ def load_settings(**flags: Any) -> Settings:
         raise SettingsError("settings.invalid", f"The settings cannot be read from {file}: {error}.") from None
     unknown = sorted(_unknown_variables())
     if unknown:
-        raise SettingsError("settings.invalid", f"There is no setting {unknown[0]}.", hint="`reelsense settings` lists them.")
+        raise SettingsError(
+            "settings.invalid", f"There is no setting {unknown[0]}.", hint="`reelsense settings` lists them."
+        )
     return loaded.model_copy(update={"data": loaded.data.absolute(), "cache": loaded.cache.absolute()})
 
 
@@ -152,7 +165,7 @@ def origins(settings: Settings, **flags: Any) -> list[tuple[str, str, str, str]]
             origin = str(file)
         else:
             origin = "default"
-        rows.append((name, str(value), origin, _description(name)))
+        rows.append((name, _PASSWORD.sub(r"\1***@", str(value)), origin, _description(name)))
     return rows
 
 
@@ -187,7 +200,9 @@ def _toml_names(file: Path) -> set[str]:
         return set()
     content = tomllib.loads(file.read_text())
     names = {name for name, value in content.items() if not isinstance(value, dict)}
-    return names | {f"{outer}.{inner}" for outer, table in content.items() if isinstance(table, dict) for inner in table}
+    return names | {
+        f"{outer}.{inner}" for outer, table in content.items() if isinstance(table, dict) for inner in table
+    }
 
 
 def _unknown_variables() -> set[str]:

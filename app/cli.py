@@ -1,0 +1,290 @@
+"""The command line. Each command reads its arguments, calls one operation, and prints: tables for people, or with
+`--json` exactly one JSON document on stdout. Errors go to stderr (and into the document) with their code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from store.errors import ReelsenseError
+from store.settings import Settings, load_settings
+
+app = typer.Typer(
+    help="ReelSense understands short videos and the people who watch them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]
+Count = Annotated[int, typer.Option("-k", help="How many results.")]
+VideoId = Annotated[str, typer.Argument(help="A video's id, or the beginning of it.")]
+User = Annotated[str, typer.Argument(help="A viewer's id.")]
+
+FAILED, INTERRUPTED = 1, 130
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def reported(as_json: bool) -> Iterator[None]:
+    """Translate an error into one line on stderr, or a JSON document, and exit status 1."""
+    try:
+        yield
+    except ReelsenseError as error:
+        if as_json:
+            print_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        else:
+            hint = f"\n  {error.hint}" if error.hint else ""
+            sys.stderr.write(f"{error.code}: {error.message}{hint}\n")
+        raise typer.Exit(FAILED) from None
+
+
+def answer(as_json: bool, data: Path | None, ask: Callable[[Any], dict[str, Any]], show: Callable[[Any], None]) -> None:
+    """Run one operation and print what it says."""
+    with reported(as_json):
+        from app.operations import ReelSense
+        from app.stack import connected, running
+
+        settings = load_settings(data=data)
+        if not settings.broker and (info := running(settings)) is not None:
+            settings = connected(settings, info)
+        document = ask(ReelSense(settings))
+        print_json(document) if as_json else show(document)
+
+
+@app.command()
+def up(
+    data: Data = None,
+    port: Annotated[int | None, typer.Option(help="Port of the HTTP API; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many worker processes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the embedded stack in the foreground: broker, workers, API. Ctrl-C stops it."""
+    with reported(as_json):
+        from app.stack import Stack, StackInfo
+
+        settings = load_settings(data=data, port=port, workers=workers)
+
+        def ready(info: StackInfo) -> None:
+            if as_json:
+                print_json(vars(info))
+                sys.stdout.flush()
+            else:
+                sys.stderr.write(
+                    f"ready: {settings.workers} workers on {settings.data}, API at {info.api} (Ctrl-C stops)\n"
+                )
+
+        Stack(settings, with_api=True).serve(ready)
+
+
+@app.command()
+def add(
+    paths: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    title: Annotated[str | None, typer.Option(help="Title (of every file given).")] = None,
+    description: Annotated[str | None, typer.Option(help="Description.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tags", help="Tags: comma-separated, or given again.")] = None,
+    creator: Annotated[str | None, typer.Option(help="Who made it.")] = None,
+    region: Annotated[str | None, typer.Option(help="Region: two letters (DE) or three digits.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language tag, such as en or pt-BR.")] = None,
+    captions: Annotated[
+        list[Path] | None, typer.Option(help="Caption file (.srt, .vtt, .ass). Default: those beside the video.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all are ready; starts the stack if none runs.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(help="Longest wait, in seconds.")] = 3600.0,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Add videos: check them, store them, and set their processing off."""
+    from app.adding import add_all
+
+    with reported(as_json):
+        settings = load_settings(data=data)
+        words: dict[str, Any] = {
+            "title": title,
+            "description": description,
+            "tags": [tag for group in tags or [] for tag in group.split(",")],
+            "creator": creator,
+            "region": region,
+            "language": language,
+            "captions": captions or [],
+        }
+        added = add_all(settings, paths, words, wait=wait, timeout_seconds=timeout, quiet=as_json)
+    if as_json:
+        print_json({"videos": [item.as_json() for item in added]})
+    else:
+        from app.tables import show_added
+
+        show_added(added)
+    if any(item.error is not None for item in added):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(
+    video: Annotated[str | None, typer.Argument(help="One video; default: all.")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """How far each video is, or one video's stages."""
+    from app.tables import show_status
+
+    answer(as_json, data, lambda reelsense: reelsense.status(video), show_status)
+
+
+@app.command()
+def show(video: VideoId, data: Data = None, as_json: Json = False) -> None:
+    """What was understood of a video."""
+    from app.tables import show_video
+
+    answer(as_json, data, lambda reelsense: reelsense.show(video), show_video)
+
+
+@app.command()
+def similar(video: VideoId, k: Count = 10, data: Data = None, as_json: Json = False) -> None:
+    """The videos most like one."""
+    from app.tables import show_similar
+
+    answer(as_json, data, lambda reelsense: reelsense.similar(video, k), show_similar)
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What the video should say or show.")],
+    k: Count = 10,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Find videos by what they say and show."""
+    from app.tables import show_search
+
+    answer(as_json, data, lambda reelsense: reelsense.search(text, k), show_search)
+
+
+@app.command()
+def event(
+    user: User,
+    video: VideoId,
+    kind: Annotated[
+        str, typer.Option(help="view, like, comment, share, repost, follow, favourite, skip, not_interested, report.")
+    ],
+    watched: Annotated[float | None, typer.Option(help="Seconds watched.")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Record what a viewer did with a video."""
+    from app.tables import show_event
+
+    answer(as_json, data, lambda reelsense: reelsense.event(user, video, kind, watched), show_event)
+
+
+@app.command()
+def profile(user: User, data: Data = None, as_json: Json = False) -> None:
+    """What is known of a viewer's taste."""
+    from app.tables import show_profile
+
+    answer(as_json, data, lambda reelsense: reelsense.profile(user), show_profile)
+
+
+@app.command()
+def recommend(user: User, k: Count = 10, data: Data = None, as_json: Json = False) -> None:
+    """A viewer's feed, with the reasons for each video."""
+    from app.tables import show_feed
+
+    answer(as_json, data, lambda reelsense: reelsense.recommend(user, k), show_feed)
+
+
+@app.command()
+def reconcile(
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until nothing is under way; starts the stack if none runs.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(help="Longest wait, in seconds.")] = 3600.0,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Find what is missing and send it: after this no video is forgotten, whatever the broker lost."""
+    from app.adding import reconcile_all
+    from app.tables import show_reconcile
+
+    with reported(as_json):
+        document = reconcile_all(load_settings(data=data), wait=wait, timeout_seconds=timeout)
+    print_json(document) if as_json else show_reconcile(document)
+
+
+@app.command()
+def models(data: Data = None, as_json: Json = False) -> None:
+    """Each encoder, its weights, where they came from, digest and licence."""
+    from encoders.catalogue import describe
+
+    from app.tables import show_models
+
+    with reported(as_json):
+        document = {"models": describe(load_settings(data=data).cache)}
+    print_json(document) if as_json else show_models(document)
+
+
+@app.command()
+def doctor(data: Data = None, as_json: Json = False) -> None:
+    """What is missing on this machine, and the command that mends it. Exit status 1 when something is."""
+    from app.doctor import examine
+    from app.tables import show_doctor
+
+    with reported(as_json):
+        checks = examine(load_settings(data=data))
+    document = {
+        "ok": all(check.ok or not check.needed for check in checks),
+        "checks": [vars(check) for check in checks],
+    }
+    print_json(document) if as_json else show_doctor(document)
+    if not document["ok"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def settings(data: Data = None, as_json: Json = False) -> None:
+    """Every setting, its value, and where the value came from. Secrets are not shown."""
+    from app.tables import show_settings
+    from store.settings import origins
+
+    with reported(as_json):
+        loaded: Settings = load_settings(data=data)
+        rows = origins(loaded, data=data)
+    document = {
+        "settings": [
+            {"name": name, "value": value, "origin": origin, "description": description}
+            for name, value, origin, description in rows
+        ]
+    }
+    print_json(document) if as_json else show_settings(document)
+
+
+def main() -> None:
+    """Entry point of `reelsense`."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`): no more to say, and no traceback about it.
+        sys.stderr.close()
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""What ReelSense can be asked to do, once for all faces: command line and HTTP API call these and only translate.
+
+Everything is opened at its first use, so that a command pays for what it needs: no command but `search` loads a model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.catalogue import Catalogue, RunKey, Video
+from store.errors import InputError, ReelsenseError
+from store.objects import ObjectStore, open_objects
+from store.records import (
+    MODALITIES,
+    Artifact,
+    AudioAttributes,
+    FusedAttributes,
+    TextAttributes,
+    TranscriptAttributes,
+    VisionAttributes,
+)
+from store.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from ranker.video_table import VideoTable
+
+    from workers.graph import Graph
+
+MOST_RESULTS = 10_000
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of one path that was added. `state`: waiting, processing, ready, failed, or refused."""
+
+    path: str
+    id: str | None
+    state: str
+    outcome: str
+    error: ReelsenseError | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as the command line prints it."""
+        return {
+            "path": self.path,
+            "id": self.id,
+            "state": self.state,
+            "outcome": self.outcome,
+            "error": error_json(self.error),
+        }
+
+
+def error_json(error: ReelsenseError | None) -> dict[str, str] | None:
+    """An error as JSON, or None."""
+    return None if error is None else {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+class ReelSense:
+    """One installation, as its settings name it. Methods raise ReelsenseError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The object store."""
+        return open_objects(self.settings)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The catalogue database."""
+        return Catalogue(self.settings.database_url())
+
+    @cached_property
+    def celery(self) -> Celery:
+        """The connection to the workers. Raises `stack.not_running`."""
+        from workers.celery_app import create_app
+
+        return create_app(self.settings)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The stage graph; it can always be read, and sends where there is a broker."""
+        from workers.graph import Graph
+
+        return Graph(self.settings, self.objects, self.catalogue, self._send)
+
+    def _send(self, key: RunKey) -> None:
+        from workers.celery_app import send
+
+        if self.settings.broker:
+            send(self.celery, key)
+        # Without a broker nothing is sent: the ledger says `queued`, and the first sweep of the next stack sends it.
+
+    @cached_property
+    def table(self) -> VideoTable:
+        """The published videos, as far as they were published when last refreshed."""
+        from ranker.video_table import VideoTable
+
+        return VideoTable(self.objects, self.catalogue, self.graph.versions["published"])
+
+    # --- videos ------------------------------------------------------------------------------------------------------
+
+    def add(self, path: Path, **words: Any) -> Added:
+        """Take one file in and send its first stages. Never raises for a bad file: the result says what is wrong."""
+        from workers.intake import metadata_of, take_in
+
+        try:
+            metadata = metadata_of(path, limits=self.settings.limits, **words)
+            taken = take_in(path, metadata, self.settings, self.objects, self.catalogue)
+            # Adding a file again asks to try again what was given up.
+            self.graph.retry(taken.video)
+        except InputError as error:
+            return Added(str(path), None, "failed", "refused", error)
+        state, failure = self.graph.states([taken.video])[taken.video.id]
+        return Added(str(path), taken.video.id, state, taken.outcome, failure)
+
+    def wait(
+        self,
+        added: Sequence[Added],
+        timeout_seconds: float,
+        on_progress: Callable[[dict[str, tuple[str, ReelsenseError | None]]], None] | None = None,
+    ) -> list[Added]:
+        """Wait until each added video is ready or failed; after `timeout_seconds`, `wait.timeout` for the rest."""
+        ids = sorted({item.id for item in added if item.id is not None})
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            states = self.graph.states(self.catalogue.videos(ids))
+            if on_progress is not None:
+                on_progress(states)
+            pending = [video for video, (state, _) in states.items() if state not in ("ready", "failed")]
+            if not pending or time.monotonic() > deadline:
+                break
+            time.sleep(0.25)
+        late = InputError("wait.timeout", f"Not ready after {timeout_seconds:g} seconds; the work goes on.")
+        result = []
+        for item in added:
+            if item.id is None:
+                result.append(item)
+                continue
+            state, error = states[item.id]
+            result.append(Added(item.path, item.id, state, item.outcome, late if item.id in pending else error))
+        return result
+
+    def status(self, video: str | None = None) -> dict[str, Any]:
+        """Every video's state, or one video's runs; and the depth of the queues where there is a broker."""
+        chosen = [self.catalogue.video(video)] if video else self.catalogue.videos()
+        states = self.graph.states(chosen)
+        rows = []
+        for item in chosen:
+            state, error = states[item.id]
+            rows.append(
+                {
+                    "id": item.id,
+                    "title": title_of(item),
+                    "state": state,
+                    "uploaded_at": item.uploaded_at,
+                    "error": error_json(error),
+                    "stages": self._stages(item),
+                }
+            )
+        return {"videos": rows}
+
+    def _stages(self, video: Video) -> dict[str, dict[str, Any]]:
+        from workers.stages import STAGES
+
+        runs = {(run.stage, run.version, run.revision): run for run in self.catalogue.runs([video.id])}
+        result = {}
+        for stage in STAGES:
+            key = self.graph.key(video, stage.name)
+            run = runs.get((key.stage, key.version, key.revision))
+            result[stage.name] = {
+                "state": run.state if run else "missing",
+                "version": key.version,
+                "seconds": run.seconds if run else None,
+                "attempts": run.attempts if run else 0,
+                "worker": run.worker if run else None,
+                "error": {"code": run.error_code, "message": run.error_message} if run and run.error_code else None,
+            }
+        return result
+
+    def show(self, video_id: str) -> dict[str, Any]:
+        """All that is understood of one video. What is not done yet is empty, and its stage's state says so."""
+        video = self.catalogue.video(video_id)
+        state, error = self.graph.states([video])[video.id]
+        found = {name: self._artifact(video, name) for name in ("vision", "audio", "transcript", "text", "fused")}
+        vision = VisionAttributes.model_validate(found["vision"].attributes) if found["vision"] else None
+        audio = AudioAttributes.model_validate(found["audio"].attributes) if found["audio"] else None
+        transcript = (
+            TranscriptAttributes.model_validate(found["transcript"].attributes) if found["transcript"] else None
+        )
+        text = TextAttributes.model_validate(found["text"].attributes) if found["text"] else None
+        fused = FusedAttributes.model_validate(found["fused"].attributes) if found["fused"] else None
+        weights = found["fused"].arrays["weights"] if found["fused"] else []
+        degraded = [
+            name
+            for name, attributes in (("vision", vision), ("audio", audio), ("transcript", transcript))
+            if attributes is not None and attributes.degraded
+        ]
+        return {
+            "id": video.id,
+            "title": title_of(video),
+            "file_name": video.file_name,
+            "metadata": video.metadata.model_dump(mode="json", exclude={"captions"}),
+            "media": video.media.model_dump(mode="json"),
+            "state": state,
+            "error": error_json(error),
+            "duration": vision.duration if vision else video.media.duration,
+            "degraded": degraded,
+            "frames": {"decoded": vision.frames_decoded, "declared": vision.frames_declared} if vision else None,
+            "stages": self._stages(video),
+            "labels": [label.model_dump(mode="json") for label in vision.labels] if vision else [],
+            "transcript": {
+                "language": transcript.language if transcript else None,
+                "segments": [line.model_dump(mode="json") for line in transcript.segments] if transcript else [],
+            },
+            "captions": [track.model_dump(mode="json") for track in text.captions] if text else [],
+            "keywords": text.keywords if text else [],
+            "audio": audio.model_dump(mode="json") if audio else None,
+            "attention": {name: fused.attention[name] for name in MODALITIES if name in fused.attention}
+            if fused
+            else {},
+            "tokens": [
+                token.model_dump(mode="json") | {"weight": float(weight)}
+                for token, weight in zip(fused.tokens, weights, strict=True)
+            ]
+            if fused
+            else [],
+        }
+
+    def _artifact(self, video: Video, stage: str) -> Artifact | None:
+        try:
+            return self.graph.artifact(self.graph.key(video, stage))
+        except InputError as error:
+            if error.code == "store.missing":
+                return None
+            raise
+
+    def reconcile(self) -> dict[str, Any]:
+        """Send everything that is missing and ready. Raises `stack.not_running`, `broker.unavailable`."""
+        from workers.celery_app import queue_depths
+
+        report = self.graph.reconcile(queue_depths(self.celery))
+        return {
+            "videos": report.videos,
+            "sent": [key.model_dump() for key in report.sent],
+            "repaired": report.repaired,
+            "given_up": [key.model_dump() for key in report.given_up],
+        }
+
+    # --- the ranker --------------------------------------------------------------------------------------------------
+
+    def similar(self, video_id: str, k: int) -> dict[str, Any]:
+        """The videos nearest to one, with what each modality adds."""
+        from ranker.similar import similar
+
+        video = self.catalogue.video(video_id)
+        self.table.refresh()
+        return {"video": video.id, "items": self._titled(similar(self.table, video.id, _count(k)))}
+
+    def search(self, query: str, k: int) -> dict[str, Any]:
+        """The videos that say or show what the words ask for."""
+        from encoders.text import TextEncoder
+        from ranker.search import search
+
+        from workers.stages import configs
+
+        if not query.strip() or len(query) > 1000:
+            raise InputError("request.invalid", "The search text must have 1 to 1000 characters.")
+        self.table.refresh()
+        encoder = TextEncoder(configs(self.settings).text, self.settings.cache, self.settings.threads)
+        found = search(self.table, query, encoder.embed([query])[0], _count(k))
+        return {"query": query, "items": self._titled(found)}
+
+    def event(
+        self, user: str, video_id: str, kind: str, watched: float | None, at: float | None = None
+    ) -> dict[str, Any]:
+        """Record what a viewer did. It counts in the next feed."""
+        from ranker.events import Event, record
+
+        video = self.catalogue.video(video_id)
+        event = Event.checked(user=user, video=video.id, kind=kind, watched_seconds=watched, at=at)
+        return {"event": event.model_dump(mode="json"), "new": record(self.catalogue, event)}
+
+    def profile(self, user: str) -> dict[str, Any]:
+        """What is known of a viewer. Raises `user.unknown`."""
+        from ranker.profiles import build, describe
+
+        self.table.refresh()
+        events = self.catalogue.events(user)
+        if not events:
+            raise InputError("user.unknown", f"No event of the viewer {user!r} is known.")
+        return {"user": user, **describe(build(events, self.table), self.table)}
+
+    def recommend(self, user: str, k: int) -> dict[str, Any]:
+        """A viewer's feed, each video with its score, the terms that add up to it, and the reasons."""
+        from ranker.recommend import recommend
+
+        self.table.refresh()
+        found = recommend(self.catalogue.events(user), self.table, _count(k), time.time())
+        return {"user": user, "items": self._titled(found)}
+
+    def _titled(self, items: Iterable[Any]) -> list[dict[str, Any]]:
+        rows = [item.as_json() for item in items]
+        known = {video.id: video for video in self.catalogue.videos([row["video"] for row in rows])}
+        return [{**row, "title": title_of(known[row["video"]])} for row in rows]
+
+
+def title_of(video: Video) -> str:
+    """What to call a video: its title, else the name of its file."""
+    return video.metadata.title or video.file_name
+
+
+def _count(k: int) -> int:
+    if not 1 <= k <= MOST_RESULTS:
+        raise InputError("request.invalid", f"k must be 1 to {MOST_RESULTS}, got {k}.")
+    return k

@@ -1,0 +1,303 @@
+"""Walking the stage graph: what is missing, what is ready, how one stage is run, and the sweep that loses no video.
+
+Nothing here remembers a run outside storage. A stage whose artifact exists is done. When a stage ends, the stages whose
+needs are now all present are sent to their queues. Two workers may both send the same stage; the claim in the ledger
+lets one of them run it, and a second run would write the same artifact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from store.artifacts import artifact_key, from_bytes, to_bytes
+from store.catalogue import Catalogue, Run, RunKey, Video
+from store.errors import InputError, PassingError, ReelsenseError
+from store.objects import ObjectStore
+from store.records import Artifact
+from store.settings import Settings
+from workers import extraction, stages
+
+Send = Callable[[RunKey], None]
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep did: `videos` looked at, runs `sent` to queues, publications `repaired`, runs given up."""
+
+    videos: int = 0
+    sent: list[RunKey] = field(default_factory=list)
+    repaired: int = 0
+    given_up: list[RunKey] = field(default_factory=list)
+
+
+class Graph:
+    """The stage graph over one store and one catalogue, in the versions that the settings ask for."""
+
+    def __init__(self, settings: Settings, objects: ObjectStore, catalogue: Catalogue, send: Send) -> None:
+        self.settings = settings
+        self.objects = objects
+        self.catalogue = catalogue
+        self.send = send
+        self.versions = stages.versions(settings)
+        self.worker = f"{socket.gethostname()}/{os.getpid()}"
+
+    # --- what there is to do -----------------------------------------------------------------------------------------
+
+    def key(self, video: Video, stage: str) -> RunKey:
+        """The run of a stage of a video in its present version and, where words play a part, its present revision."""
+        revision = video.revision if stages.BY_NAME[stage].reads_words else ""
+        return RunKey(video_id=video.id, stage=stage, version=self.versions[stage], revision=revision)
+
+    def has(self, key: RunKey) -> bool:
+        """Whether the artifact of a run exists."""
+        return self.objects.size(_artifact_key(key)) is not None
+
+    def ready(self, video: Video, present: set[str] | None = None) -> list[RunKey]:
+        """The stages of a video whose artifact is missing while all they need is there, in the order of the graph."""
+        if present is None:
+            present = {stage.name for stage in stages.STAGES if self.has(self.key(video, stage.name))}
+        return [
+            self.key(video, stage.name)
+            for stage in stages.STAGES
+            if stage.name not in present and present.issuperset(stage.needs)
+        ]
+
+    def enqueue(self, keys: Sequence[RunKey]) -> None:
+        """Note each run in the ledger and send its message; one that failed before stays failed and is not sent."""
+        for key in keys:
+            self.catalogue.mark_queued(key)
+            run = self.catalogue.run(key)
+            if run is not None and run.state == "queued":
+                self.send(key)
+
+    # --- one stage ---------------------------------------------------------------------------------------------------
+
+    def run(self, key: RunKey, encoders: extraction.Encoders) -> Run | None:
+        """Run one stage of one video and send what becomes ready. Returns the ledger's row, None for a stale message.
+
+        Raises PassingError after handing the run back, so that the caller can try again later.
+        """
+        if self.versions.get(key.stage) != key.version:
+            # A message of another version: this worker would write under a key that names something else.
+            log.warning("stale message dropped", stage=key.stage, version=key.version, video=key.video_id)
+            return None
+        video = self.catalogue.video(key.video_id)
+        if self.key(video, key.stage) != key:
+            return None  # the uploader's words have changed since; the new revision has its own message
+        if self.has(key):
+            self._done(video, key, None)
+            return self.catalogue.run(key)
+        attempt = self._claim(key)
+        if attempt is None:
+            return self.catalogue.run(key)
+        if attempt > self.settings.limits.attempts:
+            self.give_up(key)
+            return self.catalogue.run(key)
+        self._attempt(video, key, attempt, encoders)
+        return self.catalogue.run(key)
+
+    def _claim(self, key: RunKey) -> int | None:
+        attempt = self.catalogue.claim(key, self.worker, self.settings.lease_seconds)
+        if attempt is None:
+            held = self.catalogue.run(key)
+            if held is not None and held.state == "running" and _is_dead(held.worker):
+                # Its process is gone from this very machine: no need to wait for the lease to run out.
+                attempt = self.catalogue.claim(key, self.worker, lease_seconds=-1.0)
+        return attempt
+
+    def _attempt(self, video: Video, key: RunKey, attempt: int, encoders: extraction.Encoders) -> None:
+        started = time.monotonic()
+        bound = log.bind(stage=key.stage, video=key.video_id, version=key.version, attempt=attempt)
+        try:
+            with self._heartbeat(key):
+                needs = {need: self.artifact(self.key(video, need)) for need in stages.BY_NAME[key.stage].needs}
+                attributes, arrays = extraction.compute(
+                    key.stage, extraction.StageInput(video, self.objects, needs), encoders
+                )
+                artifact = Artifact(
+                    key.stage, key.version, key.video_id, key.revision, attributes.model_dump(mode="json"), arrays
+                )
+                self.objects.put(_artifact_key(key), to_bytes(artifact))
+            self._done(video, key, time.monotonic() - started)
+            bound.info("stage done", seconds=round(time.monotonic() - started, 3))
+        except PassingError as error:
+            bound.warning("stage handed back", code=error.code, message=error.message)
+            self.catalogue.release(key, error, traceback.format_exc())
+            raise
+        except ReelsenseError as error:
+            bound.warning("stage failed", code=error.code, message=error.message)
+            self.catalogue.fail(key, error, traceback.format_exc())
+        except Exception as error:
+            bound.exception("stage failed")
+            wrapped = ReelsenseError("internal", f"{type(error).__name__}: {error}"[:500])
+            self.catalogue.fail(key, wrapped, traceback.format_exc())
+
+    def give_up(self, key: RunKey, code: str = "stage.gave_up") -> None:
+        """Set a run aside as dead, keeping the reason that its last attempt left, if any."""
+        run = self.catalogue.run(key)
+        last = f" Last error: {run.error_message}" if run is not None and run.error_message else ""
+        error = ReelsenseError(
+            code,
+            f"The stage {key.stage} was tried {self.settings.limits.attempts} times without an end: it kills its "
+            f"worker or cannot reach what it needs.{last}",
+        )
+        self.catalogue.fail(key, error, run.traceback if run else None, dead=True)
+        log.error("stage set aside", stage=key.stage, video=key.video_id, message=error.message)
+
+    def artifact(self, key: RunKey) -> Artifact:
+        """Read an artifact. Raises `store.missing`, `store.artifact_damaged`."""
+        return from_bytes(self.objects.get(_artifact_key(key)))
+
+    def _done(self, video: Video, key: RunKey, seconds: float | None) -> None:
+        if key.stage == stages.STAGES[-1].name:
+            self.catalogue.publish(key.video_id, key.version, key.revision)
+        self.catalogue.finish(key, seconds)
+        self.enqueue(
+            [
+                ready
+                for stage in stages.STAGES
+                if key.stage in stage.needs
+                and not self.has(ready := self.key(video, stage.name))
+                and all(self.has(self.key(video, need)) for need in stage.needs)
+            ]
+        )
+
+    @contextlib.contextmanager
+    def _heartbeat(self, key: RunKey) -> Iterator[None]:
+        """Renew the lease from a thread while the stage computes."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(self.settings.lease_seconds / 4):
+                # A missed beat is no error: the lease outlives three of them.
+                with contextlib.suppress(PassingError):
+                    self.catalogue.beat(key, self.worker)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    # --- the sweep ---------------------------------------------------------------------------------------------------
+
+    def reconcile(self, depths: Mapping[str, int] | None = None, *, resend_after: float = 0.0) -> SweepReport:
+        """Compare what should exist with what does, and send what is missing and ready.
+
+        A run is left alone while a worker holds a fresh lease on it; while its message is younger than `resend_after`
+        seconds; and while its queue holds any message (`depths`, messages by queue), for its own may be among them, and
+        a long queue must not grow with every sweep. A run that died with its worker too often is set aside. Cost: one
+        listing per stage and one read of the ledger, however many videos there are.
+        """
+        videos = self.catalogue.videos()
+        present = {stage.name: self._present(stage.name) for stage in stages.STAGES}
+        ledger = {_key_of(run): run for run in self.catalogue.runs()}
+        published = {
+            (row.video_id, row.revision) for row in self.catalogue.publications(self.versions[stages.STAGES[-1].name])
+        }
+        report = SweepReport(videos=len(videos))
+        repaired = 0
+        for video in videos:
+            there = {stage.name for stage in stages.STAGES if _leaf(self.key(video, stage.name)) in present[stage.name]}
+            last = self.key(video, stages.STAGES[-1].name)
+            if last.stage in there and (video.id, last.revision) not in published:
+                self.catalogue.publish(video.id, last.version, last.revision)
+                repaired += 1
+            for name in there:
+                key = self.key(video, name)
+                if (run := ledger.get(key)) is None or run.state != "done":
+                    self.catalogue.finish(key, None)
+            for key in self.ready(video, there):
+                waiting = bool(depths and depths.get(stages.BY_NAME[key.stage].queue))
+                self._sweep_one(key, ledger.get(key), waiting, resend_after, report)
+        return SweepReport(report.videos, report.sent, repaired, report.given_up)
+
+    def _sweep_one(self, key: RunKey, run: Run | None, waiting: bool, resend_after: float, report: SweepReport) -> None:
+        now = time.time()
+        if run is not None:
+            if run.state in ("failed", "dead"):
+                return
+            if run.state == "queued" and (waiting or now - (run.queued_at or 0.0) < resend_after):
+                return
+            if run.state == "done":
+                # The ledger says done, the artifact is gone: somebody deleted it, and wants it again.
+                self.catalogue.forget(key)
+            if run.state == "running":
+                fresh = now - (run.heartbeat_at or 0.0) < self.settings.lease_seconds
+                if fresh and not _is_dead(run.worker):
+                    return
+                if run.attempts >= self.settings.limits.attempts:
+                    self.give_up(key)
+                    report.given_up.append(key)
+                    return
+                self.catalogue.abandon(key)
+        self.catalogue.mark_queued(key)
+        self.send(key)
+        report.sent.append(key)
+
+    def _present(self, stage: str) -> set[str]:
+        prefix = f"artifacts/{stage}/{self.versions[stage]}/"
+        return {item.key.removeprefix(prefix) for item in self.objects.list(prefix)}
+
+    # --- what people ask ---------------------------------------------------------------------------------------------
+
+    def states(self, videos: Sequence[Video]) -> dict[str, tuple[str, ReelsenseError | None]]:
+        """For each video: `waiting`, `processing`, `ready` or `failed`, and the error of its first failed stage."""
+        ledger = {_key_of(run): run for run in self.catalogue.runs([video.id for video in videos])}
+        result: dict[str, tuple[str, ReelsenseError | None]] = {}
+        for video in videos:
+            found = [ledger.get(self.key(video, stage.name)) for stage in stages.STAGES]
+            broken = next((run for run in found if run is not None and run.state in ("failed", "dead")), None)
+            if broken is not None:
+                error = InputError(broken.error_code or "internal", broken.error_message or "")
+                result[video.id] = ("failed", error)
+            elif found[-1] is not None and found[-1].state == "done":
+                result[video.id] = ("ready", None)
+            elif any(run is not None and run.state in ("running", "done") for run in found):
+                result[video.id] = ("processing", None)
+            else:
+                result[video.id] = ("waiting", None)
+        return result
+
+    def retry(self, video: Video) -> None:
+        """Let the failed and dead stages of a video be tried anew."""
+        self.catalogue.reset([self.key(video, stage.name) for stage in stages.STAGES])
+        self.enqueue(self.ready(video))
+
+
+def _artifact_key(key: RunKey) -> str:
+    return artifact_key(key.stage, key.version, key.video_id, key.revision)
+
+
+def _leaf(key: RunKey) -> str:
+    return _artifact_key(key).rsplit("/", 1)[1]
+
+
+def _key_of(run: Run) -> RunKey:
+    return RunKey(video_id=run.video_id, stage=run.stage, version=run.version, revision=run.revision)
+
+
+def _is_dead(worker: str | None) -> bool:
+    """Whether `host/pid` was a process of this machine that is gone. Of other machines nothing is known: False."""
+    host, _, pid = (worker or "").rpartition("/")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,65 @@
+"""The reconciling sweep, now and then: what the broker lost or a dead worker held is found and sent again.
+
+Part of `reelsense up`; on a fleet a service of its own: `python -m workers.sweeper`. Two at once do no harm.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from store.errors import PassingError, ReelsenseError
+from store.settings import Settings, load_settings
+from workers.celery_app import create_app, open_graph, queue_depths
+
+RESEND_SECONDS = 60.0
+
+
+class Sweeper:
+    """Sweeps when first asked, then every `sweep_seconds`. `say` receives a line when there was something to do."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.app = create_app(settings)
+        self.graph = open_graph(self.app)
+        self.seconds = settings.sweep_seconds
+        self.say = say
+        self.next = 0.0
+        # The first sweep resends at once: whatever was queued before may have died with its broker.
+        self.resend_after = 0.0
+
+    def now_and_then(self) -> None:
+        """Sweep if it is time to. A store, database or broker that is away is reported and tried again next time."""
+        if time.monotonic() < self.next:
+            return
+        try:
+            report = self.graph.reconcile(queue_depths(self.app), resend_after=self.resend_after)
+            self.resend_after = RESEND_SECONDS
+            if report.sent or report.repaired or report.given_up:
+                self.say(f"sweep: sent {len(report.sent)}, repaired {report.repaired}, gave up {len(report.given_up)}")
+        except PassingError as error:
+            self.say(f"sweep: {error.code}: {error.message}")
+        self.next = time.monotonic() + self.seconds
+
+
+def main() -> None:
+    """Sweep until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def say(text: str) -> None:
+        sys.stderr.write(text + "\n")
+
+    try:
+        sweeper = Sweeper(load_settings(), say)
+    except ReelsenseError as error:
+        sys.exit(f"{error.code}: {error.message} {error.hint}")
+    while not stop.wait(0.5):
+        sweeper.now_and_then()
+
+
+if __name__ == "__main__":
+    main()
