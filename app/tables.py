@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,7 +31,7 @@ def console() -> Console:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table of texts; whatever uploaders wrote is escaped, so that it cannot style or hide anything."""
-    result = Table(title=title or None, title_justify="left", header_style="bold", pad_edge=False)
+    result = Table(title=title or None, title_justify="left", header_style="bold", pad_edge=False, box=SIMPLE_HEAD)
     for column in columns:
         result.add_column(column, overflow="fold")
     for row in rows:

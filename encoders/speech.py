@@ -20,7 +20,6 @@ from encoders.whisper_runtimes import (
     RATE_HZ,
     TOKENS_AT_MOST,
     WINDOW_SECONDS,
-    Generated,
     RuntimeName,
     load_runtime,
     log_mel,
@@ -46,7 +45,8 @@ class SpeechConfig(BaseModel):
     max_repeats: int = Field(4, ge=1, description="A phrase repeated more often in a row is a loop, kept once.")
     max_compression_ratio: float = Field(2.4, gt=1, description="A window whose text compresses better is dropped.")
     max_no_speech_prob: float = Field(0.6, gt=0, le=1, description="Above it, a window needs a fair log probability.")
-    min_avg_logprob: float = Field(-1.0, lt=0, description="A window less likely than that is dropped.")
+    min_logprob: float = Field(-1.0, lt=0, description="A window less likely than that is dropped.")
+    beam_size: int = Field(1, ge=1, le=10, description="Hypotheses that the decoder follows; 1 is greedy.")
     own_language: float = Field(0.8, gt=0, le=1, description="A window this sure of its language keeps its own.")
 
 
@@ -58,6 +58,16 @@ class _Heard:
     features: Any
     languages: dict[str, float]
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What Whisper wrote for a window, line by line, and whether the guards believe it."""
+
+    lines: list[Line]
+    texts: list[str]
+    logprobs: list[list[float]]
+    believed: bool
 
 
 class SpeechEncoder:
@@ -124,50 +134,53 @@ class SpeechEncoder:
         self, samples: Float32, probabilities: Float32, heard: _Heard, language: str
     ) -> list[TranscriptSegment]:
         window = heard.window
-        lines, sound = self._lines(heard, language)
-        if not sound and heard.seconds < WINDOW_SECONDS:
+        said = self._said(heard, language)
+        if not said.believed and heard.seconds < WINDOW_SECONDS:
             # Whisper was trained on 30 seconds, speech or silence; shorter windows are cheap, and loop more easily.
-            lines, sound = self._lines(self._hear(samples, window, WINDOW_SECONDS), language)
-        if not lines or not sound:
+            said = self._said(self._hear(samples, window, WINDOW_SECONDS), language)
+        if not said.believed:
             return []
         found = [
             TranscriptSegment(
                 start=round(window.start + line.start, 3),
                 end=round(window.start + line.end, 3),
-                text=self._text(line),
-                confidence=line.confidence,
+                text=text,
+                confidence=float(np.exp(np.mean(logprobs))),
             )
-            for line in lines
+            for line, text, logprobs in zip(said.lines, said.texts, said.logprobs, strict=True)
+            if text
         ]
         # The model may stop at the end of a sentence with speech still to come: go on from there.
-        rest = window.start + lines[-1].end
+        reached = said.lines[-1].end
+        rest = window.start + reached
         left = speech_within(probabilities, rest, window.end)
-        if left >= 1.0 and lines[-1].end >= 1.0:
+        if left >= 1.0 and reached >= 1.0:
             again = self._hear(samples, Window(rest, window.end, left), self.config.tail_seconds)
             found += self._segments(samples, probabilities, again, language)
-        return [segment for segment in found if segment.text]
+        return found
 
-    def _lines(self, heard: _Heard, language: str) -> tuple[list[Line], bool]:
+    def _said(self, heard: _Heard, language: str) -> _Said:
         config = self.config
         seconds = heard.window.end - heard.window.start
         spoken = max(sorted(heard.languages), key=heard.languages.__getitem__)
         if heard.languages[spoken] < config.own_language:
             spoken = language
         cap = token_cap(seconds, config.max_tokens_per_second, TOKENS_AT_MOST)
-        generated = self._runtime.generate(heard.features, spoken, cap)
-        lines = without_loops(lines_of(generated, self._tokenizer.timestamp_begin, seconds), config.max_repeats)
-        return lines, self._believed(generated, lines)
-
-    def _believed(self, generated: Generated, lines: list[Line]) -> bool:
-        config = self.config
-        logprobs = [logprob for line in lines for logprob in line.logprobs]
-        logprob = float(np.mean(logprobs)) if logprobs else 0.0
-        text = " ".join(self._text(line) for line in lines)
-        return (
-            logprob >= config.min_avg_logprob
-            and not (generated.no_speech_prob > config.max_no_speech_prob and logprob < config.min_avg_logprob / 2)
-            and compression_ratio(text) <= config.max_compression_ratio
+        generated = self._runtime.generate(heard.features, spoken, config.beam_size, cap)
+        lines = without_loops(lines_of(generated.tokens, self._tokenizer.timestamp_begin, seconds), config.max_repeats)
+        texts = [self._text(line) for line in lines]
+        tokens = [token for line in lines for token in line.tokens]
+        if not tokens:
+            return _Said([], [], [], False)
+        flat = self._runtime.logprobs(heard.features, spoken, tokens)
+        logprob = float(np.mean(flat))
+        believed = (
+            logprob >= config.min_logprob
+            and not (generated.no_speech_prob > config.max_no_speech_prob and logprob < config.min_logprob / 2)
+            and compression_ratio(" ".join(texts)) <= config.max_compression_ratio
         )
+        logprobs = [[flat.pop(0) for _ in line.tokens] for line in lines]
+        return _Said(lines, texts, logprobs, believed)
 
     def _text(self, line: Line) -> str:
         return str(self._tokenizer.decode(list(line.tokens))).strip()

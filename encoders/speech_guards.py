@@ -7,47 +7,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.whisper_runtimes import SECONDS_PER_TIMESTAMP, Generated
+from encoders.whisper_runtimes import SECONDS_PER_TIMESTAMP
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line between two time stamps: seconds from the start of its window, token ids, and their log probabilities."""
+    """One line between two time stamps: seconds from the start of its window, and its token ids."""
 
     start: float
     end: float
     tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-    @property
-    def confidence(self) -> float:
-        """Geometric mean of the probabilities of the tokens, 0..1."""
-        return float(np.exp(np.mean(self.logprobs))) if self.logprobs else 0.0
 
 
-def lines_of(generated: Generated, timestamp_begin: int, seconds: float) -> list[Line]:
+def lines_of(tokens: tuple[int, ...], timestamp_begin: int, seconds: float) -> list[Line]:
     """The lines of one window of `seconds`; `timestamp_begin` is the token id of the time stamp 0.00.
 
     Text tokens lie between a start and an end stamp. An end that is missing (the token cap was reached) or beyond the
     window is the end of the window. A line that starts where the window is over was heard in the silence after it, and
-    is dropped. A line's log probabilities are those of its text, not of its stamps.
+    is dropped.
     """
     lines: list[Line] = []
     start = 0.0
-    tokens: list[int] = []
-    logprobs: list[float] = []
-    for token, logprob in zip(generated.tokens, generated.logprobs, strict=True):
+    words: list[int] = []
+    for token in (*tokens, timestamp_begin + round(seconds / SECONDS_PER_TIMESTAMP)):
         if token < timestamp_begin:
-            tokens.append(token)
-            logprobs.append(logprob)
+            words.append(token)
             continue
         stamp = min((token - timestamp_begin) * SECONDS_PER_TIMESTAMP, seconds)
-        if tokens and start < seconds:
-            lines.append(Line(start, max(stamp, start), tuple(tokens), tuple(logprobs)))
-        tokens, logprobs = [], []
+        if words and start < seconds:
+            lines.append(Line(start, max(stamp, start), tuple(words)))
+        words = []
         start = stamp
-    if tokens and start < seconds:
-        lines.append(Line(start, max(seconds, start), tuple(tokens), tuple(logprobs)))
     return lines
 
 
@@ -67,12 +57,7 @@ def without_loops(lines: list[Line], max_repeats: int) -> list[Line]:
         index = flat[place][0]
         places.setdefault(index, []).append(place - int(offsets[index]))
     return [
-        Line(
-            line.start,
-            line.end,
-            tuple(line.tokens[place] for place in places[index]),
-            tuple(line.logprobs[place] for place in places[index]),
-        )
+        Line(line.start, line.end, tuple(line.tokens[place] for place in places[index]))
         for index, line in enumerate(lines)
         if index in places
     ]

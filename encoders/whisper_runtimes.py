@@ -20,6 +20,7 @@ RATE_HZ = 16_000
 WINDOW_SECONDS = 30.0
 FRAMES_PER_SECOND = 100
 SECONDS_PER_TIMESTAMP = 0.02
+_TINY = 1e-30
 TOKENS_AT_MOST = 224  # half of the decoder's context, as in the reference decoder
 _MAX_INITIAL_TIMESTAMP = 50  # one second: later than that, a first word is not believed
 
@@ -28,17 +29,12 @@ RuntimeName = Literal["ctranslate2", "openai-whisper"]
 
 @dataclass(frozen=True)
 class Generated:
-    """What the decoder wrote for one window: `tokens` with time stamps but without the end, a natural log probability
-    for each of them, and how likely the model thinks it that there is no speech at all (0..1)."""
+    """What the decoder wrote for one window: `tokens` with time stamps but without the end, the mean natural log
+    probability of a token, and how likely the model thinks it that there is no speech at all (0..1)."""
 
     tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    avg_logprob: float
     no_speech_prob: float
-
-    @property
-    def avg_logprob(self) -> float:
-        """Mean log probability of the tokens; 0 when there are none."""
-        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
 
 
 class WhisperRuntime(Protocol):
@@ -52,8 +48,12 @@ class WhisperRuntime(Protocol):
         """Probability of each language code; they sum to one."""
         ...
 
-    def generate(self, features: Any, language: str, max_tokens: int) -> Generated:
-        """Greedy decoding of at most `max_tokens` tokens, time stamps included."""
+    def generate(self, features: Any, language: str, beam_size: int, max_tokens: int) -> Generated:
+        """At most `max_tokens` tokens, time stamps included: greedy when `beam_size` is 1, else by beam search."""
+        ...
+
+    def logprobs(self, features: Any, language: str, tokens: list[int]) -> list[float]:
+        """Log probability of each of `tokens` (text alone, no time stamps) given the sound and the tokens before it."""
         ...
 
 
@@ -101,24 +101,27 @@ class CTranslate2Whisper:
         (pairs,) = self._model.detect_language(features)
         return {token.strip("<|>"): float(probability) for token, probability in pairs}
 
-    def generate(self, features: Any, language: str, max_tokens: int) -> Generated:
+    def generate(self, features: Any, language: str, beam_size: int, max_tokens: int) -> Generated:
         """See WhisperRuntime."""
-        tokenizer = self._tokenizer
-        prompt = [tokenizer.sot, tokenizer.to_language_token(language), tokenizer.transcribe]
         (result,) = self._model.generate(
             features,
-            [prompt],
-            beam_size=1,
-            sampling_topk=1,
+            [self._prompt(language)],
+            beam_size=beam_size,
             max_length=2 * max_tokens,  # CTranslate2 grants half of it to the answer
             max_initial_timestamp_index=_MAX_INITIAL_TIMESTAMP,
-            return_logits_vocab=True,
+            return_scores=True,
             return_no_speech_prob=True,
         )
-        tokens = tuple(result.sequences_ids[0])
-        steps = result.logits[0][: len(tokens)]
-        logprobs = tuple(_logprob(np.asarray(step), token) for step, token in zip(steps, tokens, strict=True))
-        return Generated(tokens, logprobs, float(result.no_speech_prob))
+        return Generated(tuple(result.sequences_ids[0]), float(result.scores[0]), float(result.no_speech_prob))
+
+    def logprobs(self, features: Any, language: str, tokens: list[int]) -> list[float]:
+        """See WhisperRuntime."""
+        (found,) = self._model.align(features, self._prompt(language), [tokens], features.shape[1] * 2)
+        return [float(np.log(max(probability, _TINY))) for probability in found.text_token_probs[: len(tokens)]]
+
+    def _prompt(self, language: str) -> list[int]:
+        tokenizer = self._tokenizer
+        return [tokenizer.sot, tokenizer.to_language_token(language), tokenizer.transcribe]
 
 
 class OpenaiWhisper:
@@ -153,7 +156,7 @@ class OpenaiWhisper:
         _, (found,) = detect_language(self._model, features)
         return {code: float(probability) for code, probability in found.items()}
 
-    def generate(self, features: Any, language: str, max_tokens: int) -> Generated:
+    def generate(self, features: Any, language: str, beam_size: int, max_tokens: int) -> Generated:
         """See WhisperRuntime."""
         from whisper.decoding import DecodingOptions, DecodingTask
 
@@ -162,47 +165,30 @@ class OpenaiWhisper:
         options = DecodingOptions(
             language=language,
             temperature=0.0,
+            beam_size=beam_size if beam_size > 1 else None,
             sample_len=max_tokens,
             fp16=False,
             # the package counts it in steps of 30 s / length of the features
             max_initial_timestamp=_MAX_INITIAL_TIMESTAMP * WINDOW_SECONDS / length,
         )
-        task = DecodingTask(self._model, options)
-        recorder = _Recorder(task.decoder)
-        task.decoder = recorder
-        (result,) = task.run(features)
+        (result,) = DecodingTask(self._model, options).run(features)
         tokens = tuple(result.tokens)
-        return Generated(tokens, tuple(recorder.logprobs()[: len(tokens)]), float(result.no_speech_prob))
+        # The package divides by one more than there are tokens, for the end that it does not return.
+        mean = result.avg_logprob * (len(tokens) + 1) / max(len(tokens), 1)
+        return Generated(tokens, float(mean), float(result.no_speech_prob))
+
+    def logprobs(self, features: Any, language: str, tokens: list[int]) -> list[float]:
+        """See WhisperRuntime."""
+        import torch
+        from whisper.tokenizer import get_tokenizer
+
+        tokenizer = get_tokenizer(True, num_languages=self._model.num_languages, language=language, task="transcribe")
+        prompt = tokenizer.sot_sequence_including_notimestamps
+        with torch.inference_mode():
+            logits = self._model.logits(torch.tensor([[*prompt, *tokens]]), features)[0, len(prompt) - 1 : -1]
+            found = torch.log_softmax(logits[:, : tokenizer.eot], dim=-1)
+        return [float(found[place, token]) for place, token in enumerate(tokens)]
 
     def _resize(self, length: int) -> None:
         self._model.dims.n_audio_ctx = length
         self._model.encoder.positional_embedding = self._positions[:length]
-
-
-class _Recorder:
-    """Stands before whisper.decoding's token decoder and notes the growing sum of log probabilities."""
-
-    def __init__(self, decoder: Any) -> None:
-        self._decoder = decoder
-        self._sums = [0.0]
-
-    def reset(self) -> None:
-        self._decoder.reset()
-
-    def update(self, tokens: Any, logits: Any, sum_logprobs: Any) -> Any:
-        updated = self._decoder.update(tokens, logits, sum_logprobs)
-        self._sums.append(float(sum_logprobs[0]))
-        return updated
-
-    def finalize(self, tokens: Any, sum_logprobs: Any) -> Any:
-        return self._decoder.finalize(tokens, sum_logprobs)
-
-    def logprobs(self) -> list[float]:
-        return np.diff(self._sums).tolist()
-
-
-def _logprob(logits: Float32, token: int) -> float:
-    """The log softmax of `logits` [vocabulary] at `token`."""
-    values = logits.astype(np.float64)
-    top = values.max()
-    return float(values[token] - top - np.log(np.exp(values - top).sum()))

@@ -35,10 +35,9 @@ from workers import captions, decoding, publication, stages, words
 
 if TYPE_CHECKING:
     from encoders.audio import AudioEncoder
+    from encoders.speech import SpeechEncoder
     from encoders.text import TextEncoder
     from encoders.vision import VisionEncoder
-
-    from encoders.speech import SpeechEncoder
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Computed = tuple[BaseModel, Arrays]
@@ -125,8 +124,10 @@ def _audio(given: StageInput, encoders: Encoders) -> Computed:
 
 
 def _transcript(given: StageInput, encoders: Encoders) -> Computed:
+    from encoders.whisper_runtimes import RATE_HZ
+
     with given.source() as source:
-        sound = decoding.read_sound(source, encoders.configs.speech.rate_hz, encoders.settings.limits)
+        sound = decoding.read_sound(source, RATE_HZ, encoders.settings.limits)
     return encoders.speech(sound), {}
 
 

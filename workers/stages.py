@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from encoders.audio import AudioConfig
 from encoders.catalogue import ENCODERS, code_digest, identity, model_set
+from encoders.speech import SpeechConfig
 from encoders.text import TextConfig
 from encoders.vision import VisionConfig
 from fusion.attention import FusionConfig
-from pydantic import BaseModel
-
-from encoders.speech import SpeechConfig
 from store.artifacts import digest
 from store.settings import Settings
 from workers.decoding import FrameSampling
@@ -39,12 +39,14 @@ class Stage:
     modules: tuple[str, ...]
 
 
+_DECODING = ("workers.decoding", "workers.containers")
+
 # In the order in which a video passes them: a need stands above the stage that needs it.
 STAGES: tuple[Stage, ...] = (
-    Stage("vision", (), "vision", False, ("workers.decoding",)),
-    Stage("audio", (), "audio", False, ("workers.decoding", "encoders.speech_activity")),
-    Stage("transcript", (), "transcript", False, ("workers.decoding", "encoders.speech_activity")),
-    Stage("text", ("transcript",), "text", True, ("workers.captions", "workers.words", "encoders.keywords")),
+    Stage("vision", (), "vision", False, _DECODING),
+    Stage("audio", (), "audio", False, _DECODING),
+    Stage("transcript", (), "transcript", False, _DECODING),
+    Stage("text", ("transcript",), "text", True, ("workers.captions", "workers.containers", "workers.words")),
     Stage("fused", ("vision", "audio", "text"), "fused", True, ("fusion.attention", "fusion.projection")),
     Stage("published", ("vision", "audio", "transcript", "text", "fused"), "published", True, ("workers.publication",)),
 )

@@ -1,0 +1,58 @@
+"""The videos most like one, and what each modality adds to the likeness."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ranker.explanations import by_modality, contributions
+from ranker.video_table import VideoTable
+from store.errors import InputError, NotFoundError
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One neighbour. `score` is the cosine of the two fused vectors, -1..1; `terms` are what each modality of this
+    neighbour adds to it, and add up to it."""
+
+    video: str
+    score: float
+    terms: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as JSON."""
+        return {"video": self.video, "score": self.score, "terms": self.terms}
+
+
+def similar(table: VideoTable, video_id: str, k: int) -> list[Neighbour]:
+    """The `k` nearest other videos by cosine, nearest first; ties go by video id.
+
+    Raises `video.unknown` when the video is not published, `request.invalid` for k below 1.
+    """
+    if k < 1:
+        raise InputError("request.invalid", f"k must be at least 1, got {k}.")
+    snapshot = table.snapshot
+    place = snapshot.row_of.get(video_id)
+    if place is None:
+        raise NotFoundError(
+            "video.unknown", f"The video {video_id[:64]!r} is not published.", hint="See `reelsense status`."
+        )
+    others = np.flatnonzero(snapshot.alive)
+    others = others[others != place]
+    cosines = snapshot.vectors[others] @ snapshot.vectors[place]
+    if len(others) > k:
+        least = np.partition(cosines, len(cosines) - k)[len(cosines) - k]
+        others, cosines = others[cosines >= least], cosines[cosines >= least]
+    order = sorted(range(len(others)), key=lambda index: (-cosines[index], snapshot.rows[others[index]].id))[:k]
+    found = []
+    for index in order:
+        video = table.find(snapshot.rows[others[index]].id)
+        if video is None:
+            continue
+        added = contributions(video, snapshot.vectors[place])
+        terms = {str(modality): value for modality, value in by_modality(video, added).items()}
+        found.append(Neighbour(video.id, math.fsum(terms.values()), terms))
+    return sorted(found, key=lambda neighbour: (-neighbour.score, neighbour.video))

@@ -1,0 +1,273 @@
+"""The published videos as the ranker sees them: vectors in one matrix, and what people can read of each.
+
+The table follows the catalogue's publications by their sequence, so new videos appear at the next `refresh`, without a
+restart. Rows are only ever added: a new revision of a video is a new row, and its old row is marked as replaced. So a
+`Snapshot` that was taken before stays true while another thread refreshes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ranker.phrase_index import PhraseIndex
+from ranker.tag_index import TagIndex
+from store.artifacts import artifact_key, from_bytes
+from store.catalogue import Catalogue, Publication
+from store.errors import NotFoundError, PassingError, ReelsenseError
+from store.objects import ObjectStore
+from store.records import Float32, Modality, PublishedAttributes
+
+# PostgreSQL hands out sequence numbers before it commits, so a lower number can appear after a higher one: look back.
+LOOK_BACK = 256
+KEPT_DETAILS = 512
+UNREADABLE = ("store.missing", "store.artifact_damaged")
+# A unit vector in float32 is this near to length 1; anything else is not what fusion makes.
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRow:
+    """What is kept in memory of a published video. `duration` in seconds, `published_at` in seconds since the epoch."""
+
+    id: str
+    revision: str
+    title: str
+    creator: str
+    region: str
+    language: str | None
+    duration: float
+    tags: dict[str, float]
+    attention: dict[Modality, float]
+    published_at: float
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedVideo:
+    """A whole `published` artifact: for explanations and search, read when needed.
+
+    `vector` float32 [dim] unit; `weights` float32 [n_tokens]; `token_vectors` float32 [n_tokens, dim];
+    `phrase_embeddings` float32 [n_phrases, text width], unit.
+    """
+
+    id: str
+    attributes: PublishedAttributes
+    vector: Float32
+    weights: Float32
+    token_vectors: Float32
+    phrase_embeddings: Float32
+
+    def __post_init__(self) -> None:
+        n_tokens, n_phrases = len(self.attributes.tokens), len(self.attributes.phrases)
+        if self.vector.ndim != 1 or abs(float(np.linalg.norm(self.vector)) - 1.0) > UNIT_TOLERANCE:
+            raise ValueError(f"vector must be one unit vector, got {self.vector.shape}")
+        if self.weights.shape != (n_tokens,) or self.token_vectors.shape != (n_tokens, len(self.vector)):
+            raise ValueError(f"{n_tokens} tokens, but weights {self.weights.shape}, vectors {self.token_vectors.shape}")
+        if self.phrase_embeddings.ndim != 2 or len(self.phrase_embeddings) != n_phrases:
+            raise ValueError(f"{n_phrases} phrases, but embeddings {self.phrase_embeddings.shape}")
+
+    def __repr__(self) -> str:
+        return f"PublishedVideo({self.id}, tokens={self.token_vectors.shape})"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The table at one moment. `vectors` float32 [n, dim] unit; `alive` bool [n] (false: replaced by a later row);
+    `published_at` float64 [n]; `creators` int64 [n] numbers into `creator_numbers`; `row_of` the row of each video."""
+
+    rows: Sequence[VideoRow]
+    vectors: Float32
+    alive: npt.NDArray[np.bool_]
+    published_at: npt.NDArray[np.float64]
+    creators: npt.NDArray[np.int64]
+    creator_numbers: dict[str, int]
+    row_of: dict[str, int]
+    tags: TagIndex
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def row(self, video_id: str) -> VideoRow | None:
+        """The video's row, or None when it is not published."""
+        place = self.row_of.get(video_id)
+        return None if place is None else self.rows[place]
+
+
+class VideoTable:
+    """The published videos of one version. `refresh` follows the catalogue; reading never waits for it.
+
+    Errors: `store.unavailable`, `database.unavailable`. An artifact that is missing or damaged hides its own video and
+    no other: its code stands in `unreadable`, and the next `refresh` tries again.
+    """
+
+    def __init__(self, objects: ObjectStore, catalogue: Catalogue, version: str) -> None:
+        self.objects = objects
+        self.catalogue = catalogue
+        self.version = version
+        self.unreadable: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._last = 0
+        self._known: set[int] = set()
+        self._waiting: list[Publication] = []
+        self._sequence_of: dict[str, int] = {}
+        self._rows: list[VideoRow] = []
+        self._vectors: Float32 = np.zeros((0, 0), np.float32)
+        self._alive: list[bool] = []
+        self._published_at: list[float] = []
+        self._creators: list[int] = []
+        self._creator_numbers: dict[str, int] = {}
+        self._row_of: dict[str, int] = {}
+        self._tags = TagIndex()
+        self._details: OrderedDict[str, PublishedVideo] = OrderedDict()
+        self.phrases = PhraseIndex()
+        self.phrases_lock = threading.Lock()
+        self.snapshot = self._take()
+
+    def refresh(self) -> int:
+        """Read what was published since the last call; how many rows are new. Costs one query when nothing is."""
+        with self._lock:
+            after = max(0, self._last - LOOK_BACK)
+            fresh = [
+                item for item in self.catalogue.publications(self.version, after) if item.sequence not in self._known
+            ]
+            todo = sorted([*self._waiting, *fresh], key=lambda item: item.sequence)
+            before = len(self._rows)
+            # All wait until they are read: should the store go away half-way, the rest is read next time.
+            self._waiting = todo
+            self._last = max([self._last, *(item.sequence for item in todo)])
+            self._known.update(item.sequence for item in todo)
+            self._known = {sequence for sequence in self._known if sequence > self._last - 2 * LOOK_BACK}
+            try:
+                self._waiting = [item for item in todo if not self._follow(item)]
+            finally:
+                if len(self._rows) != before:
+                    self.snapshot = self._take()
+            return len(self._rows) - before
+
+    def _follow(self, publication: Publication) -> bool:
+        """Add the row of one publication, unless it or a later one of the same video is there already; false when its
+        artifact cannot be read."""
+        video_id = publication.video_id
+        if self._sequence_of.get(video_id, -1) >= publication.sequence:
+            return True
+        try:
+            video = self._read(video_id, publication.revision)
+            if len(self._rows) and len(video.vector) != self._vectors.shape[1]:
+                raise PassingError("store.artifact_damaged", f"The vector of {video_id} is {len(video.vector)} wide.")
+        except ReelsenseError as error:
+            if error.code not in UNREADABLE:
+                raise
+            self.unreadable[video_id] = error.code
+            return False
+        self.unreadable.pop(video_id, None)
+        self._sequence_of[video_id] = publication.sequence
+        self._append(video, publication)
+        return True
+
+    def _append(self, video: PublishedVideo, publication: Publication) -> None:
+        place = len(self._rows)
+        if place >= len(self._vectors):
+            # Twice the room each time; snapshots keep their views of the old matrix.
+            grown = np.zeros((max(64, 2 * place), len(video.vector)), np.float32)
+            if place:
+                grown[:place] = self._vectors[:place]
+            self._vectors = grown
+        self._vectors[place] = video.vector
+        said = video.attributes
+        if (old := self._row_of.get(video.id)) is not None:
+            self._alive[old] = False
+        self._alive.append(True)
+        self._published_at.append(publication.published_at)
+        self._creators.append(self._creator_numbers.setdefault(said.creator, len(self._creator_numbers)))
+        self._tags.add(said.tags)
+        self._row_of[video.id] = place
+        self._rows.append(
+            VideoRow(
+                video.id, publication.revision, said.title, said.creator, said.region, said.language, said.duration,
+                dict(said.tags), dict(said.attention), publication.published_at,
+            )
+        )  # fmt: skip
+
+    def _take(self) -> Snapshot:
+        count = len(self._rows)
+        return Snapshot(
+            self._rows,
+            self._vectors[:count],
+            np.array(self._alive, np.bool_),
+            np.array(self._published_at, np.float64),
+            np.array(self._creators, np.int64),
+            dict(self._creator_numbers),
+            dict(self._row_of),
+            self._tags,
+        )
+
+    def _read(self, video_id: str, revision: str) -> PublishedVideo:
+        """The artifact of one revision. Raises `store.missing`, `store.artifact_damaged`, `store.unavailable`."""
+        artifact = from_bytes(self.objects.get(artifact_key("published", self.version, video_id, revision)))
+        try:
+            return PublishedVideo(
+                video_id,
+                PublishedAttributes.model_validate(artifact.attributes),
+                *(
+                    np.ascontiguousarray(artifact.arrays[name], np.float32)
+                    for name in ("vector", "weights", "token_vectors", "phrase_embeddings")
+                ),
+            )
+        except (KeyError, ValueError) as error:
+            raise PassingError(
+                "store.artifact_damaged",
+                f"The published artifact of {video_id} is not complete: {type(error).__name__}.",
+                hint="Delete the object and run `reelsense reconcile`.",
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.snapshot.row_of)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self.snapshot.row_of
+
+    @property
+    def ids(self) -> list[str]:
+        """The published videos, in the order in which their latest revisions were published."""
+        seen = self.snapshot
+        return [seen.rows[place].id for place in np.flatnonzero(seen.alive).tolist()]
+
+    @property
+    def vectors(self) -> Float32:
+        """float32 [n, dim], one row for each of `ids`."""
+        seen = self.snapshot
+        return seen.vectors[seen.alive]
+
+    def get(self, video_id: str) -> PublishedVideo:
+        """All that was published of a video. Raises `video.unknown` when it is not in the table."""
+        row = self.snapshot.row(video_id)
+        if row is None:
+            raise NotFoundError(
+                "video.unknown", f"The video {video_id[:64]!r} is not published.", hint="See `reelsense status`."
+            )
+        key = f"{row.id}-{row.revision}"
+        with self._lock:
+            if (kept := self._details.get(key)) is not None:
+                self._details.move_to_end(key)
+                return kept
+        video = self._read(row.id, row.revision)
+        with self._lock:
+            self._details[key] = video
+            while len(self._details) > KEPT_DETAILS:
+                self._details.popitem(last=False)
+        return video
+
+    def find(self, video_id: str) -> PublishedVideo | None:
+        """`get`, or None when the video is not in the table or its artifact is gone or damaged: what is shown about one
+        video is no reason to show nothing about the others."""
+        try:
+            return self.get(video_id)
+        except ReelsenseError as error:
+            if error.code in ("video.unknown", *UNREADABLE):
+                return None
+            raise
