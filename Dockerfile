@@ -1,7 +1,7 @@
 # One image for every service: workers, sweeper and API differ in their command alone.
 FROM python:3.11-slim-bookworm
 
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 REELSENSE_DATA=/data REELSENSE_CACHE=/cache
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 REELSENSE_DATA=/data REELSENSE_CACHE=/cache NUMBA_CACHE_DIR=/cache/numba
 # A CPU index for torch, where one is at hand, keeps the image small: --build-arg TORCH_INDEX=...
 ARG TORCH_INDEX=""
 WORKDIR /app

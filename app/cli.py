@@ -230,9 +230,8 @@ def reconcile(
 @app.command()
 def models(data: Data = None, as_json: Json = False) -> None:
     """Each encoder, its weights, where they came from, digest and licence."""
-    from encoders.catalogue import describe
-
     from app.tables import show_models
+    from encoders.catalogue import describe
 
     with reported(as_json):
         document = {"models": describe(load_settings(data=data).cache)}

@@ -28,8 +28,8 @@ from store.settings import Settings
 
 if TYPE_CHECKING:
     from celery import Celery
-    from ranker.video_table import VideoTable
 
+    from ranker.video_table import VideoTable
     from workers.graph import Graph
 
 MOST_RESULTS = 10_000
@@ -197,7 +197,7 @@ class ReelSense:
         )
         text = TextAttributes.model_validate(found["text"].attributes) if found["text"] else None
         fused = FusedAttributes.model_validate(found["fused"].attributes) if found["fused"] else None
-        weights = found["fused"].arrays["weights"] if found["fused"] else []
+        weights = found["fused"].arrays["weights"].tolist() if found["fused"] else []
         degraded = [
             name
             for name, attributes in (("vision", vision), ("audio", audio), ("transcript", transcript))
@@ -227,7 +227,7 @@ class ReelSense:
             if fused
             else {},
             "tokens": [
-                token.model_dump(mode="json") | {"weight": float(weight)}
+                token.model_dump(mode="json") | {"weight": weight}
                 for token, weight in zip(fused.tokens, weights, strict=True)
             ]
             if fused
@@ -268,7 +268,6 @@ class ReelSense:
         """The videos that say or show what the words ask for."""
         from encoders.text import TextEncoder
         from ranker.search import search
-
         from workers.stages import configs
 
         if not query.strip() or len(query) > 1000:

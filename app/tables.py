@@ -245,7 +245,8 @@ def show_feed(document: dict[str, Any]) -> None:
 def show_reconcile(document: dict[str, Any]) -> None:
     """What the sweep did."""
     console().print(
-        f"{document['videos']} videos: {len(document['sent'])} stages sent, {document['repaired']} publications repaired, "
+        f"{document['videos']} videos: {len(document['sent'])} stages sent, "
+        f"{document['repaired']} publications repaired, "
         f"{len(document['given_up'])} set aside"
     )
 

@@ -2,9 +2,9 @@
 
     python -m bench.throughput [--runs 3] [--videos FOLDER]
 
-*ReelSense*: two workers of the embedded stack, from the first file added to the last one ready, model loading included
-in the first figure (`cold`) and not in the second (`warm`: the same workers, other revisions of the same clips would not
-do, so the clips' bytes are changed by an appended free box and everything is computed again).
+*ReelSense*: two workers of the embedded stack, from the first file added to the last one ready. The first batch
+(`cold`) pays for loading the models; in the others (`warm`) the clips' bytes are changed by an appended free box, so that
+they are new videos and everything is computed again.
 *Naive*: one process; for each clip every stage after the other, the same encoders already loaded.
 """
 
@@ -61,7 +61,7 @@ def naive(settings: Settings, batches: list[list[Path]]) -> list[dict[str, Any]]
     rows = []
     reelsense = ReelSense(settings)
     encoders = extraction.Encoders(settings)
-    walker = graph.Graph(settings, reelsense.objects, reelsense.catalogue, send=lambda key: None)
+    walker = graph.Graph(settings, reelsense.objects, reelsense.catalogue, send=lambda _: None)
     for batch in batches:
         started = time.monotonic()
         ids = []
@@ -93,7 +93,11 @@ def main() -> None:
             "reelsense": through_stack(settings, batches),
             "naive": naive(load_settings(data=folder / "naive"), batches),
         }
-    document: dict[str, Any] = {"clips": [clip.name for clip in clips], "workers": settings.workers, "runs": arguments.runs}
+    document: dict[str, Any] = {
+        "clips": [clip.name for clip in clips],
+        "workers": settings.workers,
+        "runs": arguments.runs,
+    }
     for who, measured in rows.items():
         warm = [row["wall_seconds"] for row in measured[1:]]
         document[who] = {

@@ -329,7 +329,6 @@ def _piece_features(padded: Float32, rate_hz: int, runs: npt.NDArray[np.int64]) 
     centroid = librosa.feature.spectral_centroid(S=magnitude, sr=rate_hz)
     sustained, runs = _sustained(power, peaks, runs)
     bands = [(hertz >= low) & (hertz < high) for low, high in pairwise(BALANCE_HZ)]
-    mixed = padded.mean(axis=0)
     features = {
         "mel_db": _db(mel).T,
         "chroma": librosa.feature.chroma_stft(S=np.where(peaks, power, 0.0), sr=rate_hz, tuning=0.0, norm=None).T,
@@ -340,8 +339,8 @@ def _piece_features(padded: Float32, rate_hz: int, runs: npt.NDArray[np.int64]) 
         "rolloff_hz": librosa.feature.spectral_rolloff(S=magnitude, sr=rate_hz)[0],
         "flatness": librosa.feature.spectral_flatness(S=magnitude)[0],
         "crossings": librosa.feature.zero_crossing_rate(
-            mixed, frame_length=FFT_SAMPLES, hop_length=HOP_SAMPLES, center=False
-        )[0],
+            padded, frame_length=FFT_SAMPLES, hop_length=HOP_SAMPLES, center=False
+        ).mean(axis=0)[0],
         # By Parseval, a Hann window and the scale above give three times the mean square.
         "level_db": 10.0 * np.log10(np.maximum(power.sum(axis=0, dtype=np.float64) / 3.0, 1e-12)),
         "sustained": sustained,
@@ -436,7 +435,7 @@ def audible_windows(samples: Float32, config: AudioConfig) -> Float64:
 
 
 def _tempogram(onset: Float64, rate_hz: float) -> Float64:
-    """[TEMPO_BANDS]: the highest pulse correlation in each band of tempo, 40 to 240 beats a minute cut evenly in octaves."""
+    """[TEMPO_BANDS]: the highest pulse correlation in each band of tempo, equal in octaves, of 40 to 240 a minute."""
     correlation = pulse_correlation(onset, rate_hz)
     tempi = 60.0 * rate_hz / np.maximum(np.arange(len(correlation)), 1)
     edges = np.geomspace(TEMPO_LOWEST, TEMPO_HIGHEST, TEMPO_BANDS + 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -51,17 +52,19 @@ def content_words(text: str) -> list[str]:
 def keywords(pieces: Sequence[TextPiece], k: int = 10) -> list[str]:
     """At most `k` words and phrases that say what the pieces are about, best first.
 
-    Candidates are runs of content words between function words and punctuation, as in RAKE (Rose et al., 2010), of at
-    most three words, and their single words. With s the sum of the weights of the sources that say it, a word scores
-    log(1 + s)^2; a phrase scores the mean of log(1 + s) over its words, times the square root of their number, times
-    its own log(1 + s). So a phrase beats its words where it comes back or is in the title, and a run that was said once
-    does not. What better candidates already say is left out.
+    Candidates are single content words; runs of two or three between function words and punctuation, as in RAKE (Rose
+    et al., 2010); and parts of runs that come back. With s the sum of the weights of the sources that say it, a word
+    scores log(1 + s)^2; a phrase scores the mean of log(1 + s) over its words, times the square root of their number,
+    times its own log(1 + s). So a phrase beats its words where it comes back or is in the title, and a run that was
+    said once does not. A candidate is left out when better ones have said more than half of its words.
     """
     texts = [_normal(piece.text) for piece in pieces]
     common = _stop_words(texts)
     known = _is_known(texts, common)
     words: dict[str, float] = {}
     phrases: dict[tuple[str, ...], float] = {}
+    times: Counter[tuple[str, ...]] = Counter()
+    whole: set[tuple[str, ...]] = set()
     for piece, text in zip(pieces, texts, strict=True):
         if not known and piece.source not in ("title", "tags"):
             continue
@@ -69,10 +72,14 @@ def keywords(pieces: Sequence[TextPiece], k: int = 10) -> list[str]:
         for run in _runs(text, common | _stop_words([text])):
             for word in run:
                 words[word] = words.get(word, 0.0) + weight
-            if 1 < len(run) <= MOST_WORDS:
-                phrases[run] = phrases.get(run, 0.0) + weight
+            whole.add(run)
+            for phrase in _parts(run):
+                phrases[phrase] = phrases.get(phrase, 0.0) + weight
+                times[phrase] += 1
     scores: dict[tuple[str, ...], float] = {(word,): math.log1p(weight) ** 2 for word, weight in words.items()}
     for phrase, weight in phrases.items():
+        if times[phrase] == 1 and phrase not in whole:
+            continue
         mean = sum(math.log1p(words[word]) for word in phrase) / len(phrase)
         scores[phrase] = mean * math.sqrt(len(phrase)) * math.log1p(weight)
     chosen: list[tuple[str, ...]] = []
@@ -80,7 +87,7 @@ def keywords(pieces: Sequence[TextPiece], k: int = 10) -> list[str]:
     for candidate in sorted(scores, key=lambda phrase: (-scores[phrase], phrase)):
         if len(chosen) == k:
             break
-        if not said.issuperset(candidate):
+        if 2 * sum(word in said for word in candidate) <= len(candidate):
             chosen.append(candidate)
             said.update(candidate)
     return [" ".join(phrase) for phrase in chosen]
@@ -102,6 +109,13 @@ def _runs(text: str, stop: frozenset[str]) -> Iterator[tuple[str, ...]]:
                 run = []
         if run:
             yield tuple(run)
+
+
+def _parts(run: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every stretch of two to `MOST_WORDS` words of a run, the run itself among them."""
+    for length in range(2, MOST_WORDS + 1):
+        for first in range(len(run) - length + 1):
+            yield run[first : first + length]
 
 
 def _is_telling(word: str) -> bool:

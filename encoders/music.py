@@ -182,7 +182,7 @@ def key_of(chroma: Float64, tonal: Float64, rate_hz: float) -> Key:
 
 
 def key_in_music(key: Key, music_share: float) -> Key:
-    """`key` where it can be believed: in music. The tones of a voice in a hall have a best key too, and mean nothing."""
+    """`key` where it can be believed: in music. A voice in a hall has a best key too, and it means nothing."""
     return key if music_share >= MUSIC_SHARE_LEAST else Key(None, None, key.majorness)
 
 

@@ -40,13 +40,17 @@ class SpeechConfig(BaseModel):
     gate_silence_seconds: float = Field(0.3, gt=0, description="Shorter pauses do not end a span of speech.")
     gate_pad_seconds: float = Field(0.3, ge=0, description="Sound kept before and after a span of speech.")
     join_seconds: float = Field(3.0, ge=0, description="Spans nearer to each other than this share a window.")
-    tail_seconds: float = Field(1.0, gt=0, le=30, description="Silence after a window; Whisper hears no more than that.")
+    tail_seconds: float = Field(
+        1.0, gt=0, le=30, description="Silence after a window; Whisper hears no more than that."
+    )
     max_tokens_per_second: float = Field(12.0, gt=0, description="Cap on the tokens of a window, on top of 16.")
     max_repeats: int = Field(4, ge=1, description="A phrase repeated more often in a row is a loop, kept once.")
     max_compression_ratio: float = Field(2.4, gt=1, description="A window whose text compresses better is dropped.")
     max_no_speech_prob: float = Field(0.6, gt=0, le=1, description="Above it, a window needs a fair log probability.")
     min_logprob: float = Field(-1.0, lt=0, description="A window less likely than that is dropped.")
     beam_size: int = Field(1, ge=1, le=10, description="Hypotheses that the decoder follows; 1 is greedy.")
+    doubt_logprob: float = Field(-0.15, le=0, description="A window less likely than that is heard a second time.")
+    doubt_beam_size: int = Field(5, ge=1, le=10, description="Hypotheses in the second hearing, of 30 seconds.")
     own_language: float = Field(0.8, gt=0, le=1, description="A window this sure of its language keeps its own.")
 
 
@@ -67,6 +71,7 @@ class _Said:
     lines: list[Line]
     texts: list[str]
     logprobs: list[list[float]]
+    logprob: float
     believed: bool
 
 
@@ -134,10 +139,12 @@ class SpeechEncoder:
         self, samples: Float32, probabilities: Float32, heard: _Heard, language: str
     ) -> list[TranscriptSegment]:
         window = heard.window
-        said = self._said(heard, language)
-        if not said.believed and heard.seconds < WINDOW_SECONDS:
-            # Whisper was trained on 30 seconds, speech or silence; shorter windows are cheap, and loop more easily.
-            said = self._said(self._hear(samples, window, WINDOW_SECONDS), language)
+        said = self._said(heard, language, self.config.beam_size)
+        if said.logprob < self.config.doubt_logprob or not said.believed:
+            # Whisper was trained on 30 seconds, speech or silence; shorter windows are cheap, and err more easily.
+            whole = self._hear(samples, window, WINDOW_SECONDS) if heard.seconds < WINDOW_SECONDS else heard
+            again = self._said(whole, language, self.config.doubt_beam_size)
+            said = max(said, again, key=lambda hearing: (hearing.believed, hearing.logprob))
         if not said.believed:
             return []
         found = [
@@ -155,23 +162,23 @@ class SpeechEncoder:
         rest = window.start + reached
         left = speech_within(probabilities, rest, window.end)
         if left >= 1.0 and reached >= 1.0:
-            again = self._hear(samples, Window(rest, window.end, left), self.config.tail_seconds)
-            found += self._segments(samples, probabilities, again, language)
+            unheard = self._hear(samples, Window(rest, window.end, left), self.config.tail_seconds)
+            found += self._segments(samples, probabilities, unheard, language)
         return found
 
-    def _said(self, heard: _Heard, language: str) -> _Said:
+    def _said(self, heard: _Heard, language: str, beam_size: int) -> _Said:
         config = self.config
         seconds = heard.window.end - heard.window.start
         spoken = max(sorted(heard.languages), key=heard.languages.__getitem__)
         if heard.languages[spoken] < config.own_language:
             spoken = language
         cap = token_cap(seconds, config.max_tokens_per_second, TOKENS_AT_MOST)
-        generated = self._runtime.generate(heard.features, spoken, config.beam_size, cap)
+        generated = self._runtime.generate(heard.features, spoken, beam_size, cap)
         lines = without_loops(lines_of(generated.tokens, self._tokenizer.timestamp_begin, seconds), config.max_repeats)
         texts = [self._text(line) for line in lines]
         tokens = [token for line in lines for token in line.tokens]
         if not tokens:
-            return _Said([], [], [], False)
+            return _Said([], [], [], -np.inf, False)
         flat = self._runtime.logprobs(heard.features, spoken, tokens)
         logprob = float(np.mean(flat))
         believed = (
@@ -180,7 +187,7 @@ class SpeechEncoder:
             and compression_ratio(" ".join(texts)) <= config.max_compression_ratio
         )
         logprobs = [[flat.pop(0) for _ in line.tokens] for line in lines]
-        return _Said(lines, texts, logprobs, believed)
+        return _Said(lines, texts, logprobs, logprob, believed)
 
     def _text(self, line: Line) -> str:
         return str(self._tokenizer.decode(list(line.tokens))).strip()

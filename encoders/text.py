@@ -6,7 +6,7 @@ The model is English; words of other languages are cut into pieces it knows litt
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,13 +21,16 @@ DIM = 384
 
 
 class TextConfig(BaseModel):
-    """What changes the result of the text encoder. `max_tokens`: what is longer is cut off, as the model was trained.
-    `word_salience` (0..1): the salience of a single content word."""
+    """What changes the result of the text encoder.
+
+    `max_tokens`: what is longer is cut off. `batch_tokens`: most tokens, padding included, that are computed at once
+    (a single longer text is computed alone). `word_salience` (0..1): the salience of a single content word.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: Literal["minilm-l6-v2"] = "minilm-l6-v2"
     max_tokens: int = Field(256, ge=8, le=512)
-    batch_size: int = Field(32, ge=1)
+    batch_tokens: int = Field(1024, ge=1)
     word_salience: float = Field(0.2, gt=0, le=1)
 
 
@@ -61,22 +64,33 @@ class TextEncoder:
         import torch
 
         found = np.zeros((len(texts), DIM), np.float32)
-        order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), texts[index]))
-        for first in range(0, len(order), self.config.batch_size):
-            batch = order[first : first + self.config.batch_size]
-            inputs = self._tokenizer(
-                [texts[index] for index in batch],
-                padding=True,
-                truncation=True,
-                max_length=self.config.max_tokens,
-                return_tensors="pt",
-            )
+        for batch, ids in self._batches(texts):
+            inputs = torch.full((len(ids), len(ids[-1])), self._tokenizer.pad_token_id)
+            mask = torch.zeros_like(inputs)
+            for row, tokens in enumerate(ids):
+                inputs[row, : len(tokens)] = torch.tensor(tokens)
+                mask[row, : len(tokens)] = 1
             with torch.inference_mode():
-                states = self._model(**inputs).last_hidden_state
-                mask = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
-                pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
+                states = self._model(input_ids=inputs, attention_mask=mask).last_hidden_state
+                weights = mask.unsqueeze(-1).to(states.dtype)
+                pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)
                 found[batch] = torch.nn.functional.normalize(pooled, dim=1).numpy()
         return found
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """Places in `texts` and their tokens, from short to long, as many together as `batch_tokens` allows."""
+        if not texts:
+            return
+        ids: list[list[int]] = self._tokenizer(
+            list(texts), truncation=True, max_length=self.config.max_tokens, verbose=False
+        )["input_ids"]
+        batch: list[int] = []
+        for index in sorted(range(len(ids)), key=lambda place: (len(ids[place]), ids[place])):
+            if batch and (len(batch) + 1) * len(ids[index]) > self.config.batch_tokens:
+                yield batch, [ids[place] for place in batch]
+                batch = []
+            batch.append(index)
+        yield batch, [ids[place] for place in batch]
 
     def __call__(
         self, pieces: Sequence[TextPiece], start_seconds: Sequence[float], end_seconds: Sequence[float]

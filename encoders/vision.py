@@ -11,8 +11,8 @@ vector never changes with the company it keeps.
 Labels. A clip is called after what the classifier says where it says it loudest: the confidence of a class is its mean
 probability over that quarter of the frames in which it is highest (all frames would punish what is seen for three
 seconds of thirty). It is the classifier's own probability, not calibrated on videos: unsure labels are suppressed. On
-the same clips, of the twenty labels between 0.2 and 0.3 three were right, and above 0.3 about three of four; what
-ImageNet has no class for still goes wrong with confidence (the Earth at night is a "bubble").
+the same clips 11 of the 21 labels above 0.3 were right, and 3 of the 20 between 0.2 and 0.3. What ImageNet has no class
+for still goes wrong with confidence: cartoons, toys, and the Earth at night, which is a "bubble".
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ _WHOLE = {
     "decoder/layer_norm/gamma": "decoder.ln.weight",
     "decoder/layer_norm/beta": "decoder.ln.bias",
     **{
-        f"encoder/conv{number}/{kind}": f"encoder.conv{number}.{kind}" for number in (1, 2) for kind in ("weight", "bias")
+        f"encoder/conv{number}/{kind}": f"encoder.conv{number}.{kind}"
+        for number in (1, 2)
+        for kind in ("weight", "bias")
     },
 }
 # A layer's variable, and the parameters that it holds one under another.
@@ -75,7 +77,9 @@ def read_variables(path: Path) -> dict[str, Array]:
     try:
         return _parsed(content)
     except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
-        raise ModelError("model.damaged", f"{path.name} is not a CTranslate2 model that can be read: {error}.") from error
+        raise ModelError(
+            "model.damaged", f"{path.name} is not a CTranslate2 model that can be read: {error}."
+        ) from error
 
 
 def convert(variables: dict[str, Array]) -> WhisperWeights:

@@ -44,8 +44,8 @@ class ModalityPriors(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    vision: float = Field(0.4, gt=0, allow_inf_nan=False)
-    audio: float = Field(0.2, gt=0, allow_inf_nan=False)
+    vision: float = Field(0.45, gt=0, allow_inf_nan=False)
+    audio: float = Field(0.15, gt=0, allow_inf_nan=False)
     text: float = Field(0.4, gt=0, allow_inf_nan=False)
 
 

@@ -143,27 +143,35 @@ def called(row: VideoRow) -> str:
     return f"“{row.title}”" if row.title else f"video {row.id[:12]}"
 
 
-def contributions(video: PublishedVideo, direction: npt.NDArray[np.float32]) -> Float64:
-    """float64 [n_tokens]: what each token of `video` adds to the cosine of its vector and `direction` (unit [dim]).
+def contributions(video: PublishedVideo, other: PublishedVideo) -> Float64:
+    """float64 [n_tokens]: what each token of `video` adds to the cosine of the two vectors, through the tokens of the
+    same modality in `other`.
 
-    They sum to that cosine, because the vector is the weighted sum of the token vectors at unit length.
+    A vector is the weighted sum of its token vectors at unit length, so the cosine is the sum of these and of products
+    across modalities. The latter are near 0 (`fusion.projection`) and mean nothing: no token is credited with them.
     """
-    weighted = video.weights.astype(np.float64)[:, None] * video.token_vectors.astype(np.float64)
-    added: Float64 = weighted @ direction.astype(np.float64)
-    return added / np.linalg.norm(weighted.sum(axis=0))
+    mine, theirs = _weighted(video), _weighted(other)
+    added = np.zeros(len(mine))
+    for modality in MODALITIES:
+        inside = [token.modality == modality for token in video.attributes.tokens]
+        across = [token.modality == modality for token in other.attributes.tokens]
+        added[inside] = mine[inside] @ theirs[across].sum(axis=0)
+    scale = np.linalg.norm(mine.sum(axis=0)) * np.linalg.norm(theirs.sum(axis=0))
+    return added / scale
+
+
+def _weighted(video: PublishedVideo) -> Float64:
+    weighted: Float64 = video.weights.astype(np.float64)[:, None] * video.token_vectors.astype(np.float64)
+    return weighted
 
 
 def by_modality(video: PublishedVideo, added: Float64) -> dict[Modality, float]:
     """The sums of token contributions over each modality that the video has."""
     sums: dict[Modality, float] = {}
     for modality in MODALITIES:
-        mine = [
-            float(part)
-            for token, part in zip(video.attributes.tokens, added, strict=True)
-            if token.modality == modality
-        ]
-        if mine:
-            sums[modality] = float(np.sum(mine))
+        inside = [token.modality == modality for token in video.attributes.tokens]
+        if any(inside):
+            sums[modality] = float(added[inside].sum())
     return sums
 
 
@@ -172,7 +180,7 @@ def _moment(table: VideoTable, row: VideoRow, anchor: VideoRow) -> list[Reason]:
     video, other = table.find(row.id), table.find(anchor.id)
     if video is None or other is None:
         return []
-    added = contributions(video, other.vector)
+    added = contributions(video, other)
     modality, share = max(by_modality(video, added).items(), key=lambda item: item[1])
     if share <= 0:
         return []

@@ -10,13 +10,13 @@ import numpy as np
 
 from ranker.explanations import by_modality, contributions
 from ranker.video_table import VideoTable
-from store.errors import InputError, NotFoundError
+from store.errors import InputError
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """One neighbour. `score` is the cosine of the two fused vectors, -1..1; `terms` are what each modality of this
-    neighbour adds to it, and add up to it."""
+    """One neighbour. `score` is the cosine of the two fused vectors, -1..1. `terms` add up to it: what each modality of
+    this neighbour adds, and `crossed`, the products between different modalities, which are noise around 0."""
 
     video: str
     score: float
@@ -34,12 +34,9 @@ def similar(table: VideoTable, video_id: str, k: int) -> list[Neighbour]:
     """
     if k < 1:
         raise InputError("request.invalid", f"k must be at least 1, got {k}.")
+    seed = table.get(video_id)
     snapshot = table.snapshot
-    place = snapshot.row_of.get(video_id)
-    if place is None:
-        raise NotFoundError(
-            "video.unknown", f"The video {video_id[:64]!r} is not published.", hint="See `reelsense status`."
-        )
+    place = snapshot.row_of[video_id]
     others = np.flatnonzero(snapshot.alive)
     others = others[others != place]
     cosines = snapshot.vectors[others] @ snapshot.vectors[place]
@@ -52,7 +49,8 @@ def similar(table: VideoTable, video_id: str, k: int) -> list[Neighbour]:
         video = table.find(snapshot.rows[others[index]].id)
         if video is None:
             continue
-        added = contributions(video, snapshot.vectors[place])
-        terms = {str(modality): value for modality, value in by_modality(video, added).items()}
+        parts = by_modality(video, contributions(video, seed))
+        terms: dict[str, float] = {str(modality): value for modality, value in parts.items()}
+        terms["crossed"] = float(video.vector.astype(np.float64) @ seed.vector.astype(np.float64)) - sum(parts.values())
         found.append(Neighbour(video.id, math.fsum(terms.values()), terms))
     return sorted(found, key=lambda neighbour: (-neighbour.score, neighbour.video))

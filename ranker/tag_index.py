@@ -61,7 +61,8 @@ class TagIndex:
 
 def length(tags: Mapping[str, float]) -> float:
     """The Euclidean length of the weights above 0."""
-    return math.sqrt(math.fsum(weight * weight for weight in tags.values() if weight > 0))
+    # hypot, because the squares of what has faded for years underflow.
+    return math.hypot(*(weight for weight in tags.values() if weight > 0))
 
 
 def shares(
@@ -71,9 +72,9 @@ def shares(
 
     `wanted_length` is `length(wanted)`, which callers know for many videos at once.
     """
-    scale = wanted_length * length(tags)
+    own_length = length(tags)
     found = {
-        tag: weight * wanted[tag] * index.rarity(tag) / scale
+        tag: (weight / own_length) * (wanted[tag] / wanted_length) * index.rarity(tag)
         for tag, weight in tags.items()
         if weight > 0 and wanted.get(tag, 0.0) > 0
     }

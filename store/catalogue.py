@@ -139,7 +139,7 @@ class StoredEvent(BaseModel):
 
 
 class RunKey(BaseModel, frozen=True):
-    """What names a run: a stage of a video in a version; `revision` is empty where the uploader's words play no part."""
+    """What names a run: a stage of a video in a version; `revision` is empty where no written words go in."""
 
     video_id: str
     stage: str
@@ -352,8 +352,17 @@ class Catalogue:
     # --- publications ------------------------------------------------------------------------------------------------
 
     def publish(self, video_id: str, version: str, revision: str) -> None:
-        """Note the publication once; publishing again changes nothing."""
+        """Note the publication once; publishing again what is the latest changes nothing.
+
+        A revision that was replaced and comes back gets a new sequence, so that followers see it come back.
+        """
+        same = sa.and_(publications.c.video_id == video_id, publications.c.version == version)
         with self._begin() as connection:
+            latest = connection.execute(
+                sa.select(publications.c.revision).where(same).order_by(publications.c.sequence.desc()).limit(1)
+            ).scalar_one_or_none()
+            if latest not in (None, revision):
+                connection.execute(sa.delete(publications).where(same, publications.c.revision == revision))
             connection.execute(
                 _insert(connection, publications)
                 .values(video_id=video_id, version=version, revision=revision, published_at=time.time())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.signals import worker_process_init
-from kombu import Queue
+from kombu.entity import Queue
 
 from store.catalogue import Catalogue, RunKey
 from store.errors import PassingError, StackError
@@ -76,6 +76,9 @@ def _redis_options(settings: Settings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 10,
         "queue_order_strategy": "round_robin",
+        # Without these a broker that dies in mid-answer is waited for without end.
+        "socket_timeout": 30.0,
+        "socket_connect_timeout": 5.0,
     }
 
 

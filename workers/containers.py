@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from store.errors import MediaError
 from store.settings import Limits
@@ -96,15 +96,17 @@ def opened(source: BinaryIO | Path, limits: Limits) -> Iterator[InputContainer]:
         stream.seek(0)
         name = container_format(head)
         try:
-            container = stack.enter_context(
+            container = cast(
+                "InputContainer",
                 av.open(
                     stream,
                     format=name,
                     # `pipe` is the protocol of what is read through a file object; no other may be opened from within.
-                    options={"protocol_whitelist": "pipe", "max_streams": str(limits.streams)},
+                    options={"protocol_whitelist": "pipe"},
                     metadata_errors="replace",
-                )
+                ),
             )
+            stack.callback(container.close)
         except (av.FFmpegError, ValueError, MemoryError) as error:
             raise MediaError(
                 "media.unreadable",
@@ -128,14 +130,22 @@ def video_stream(container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
         if stream.disposition & (Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails):
             continue
-        if stream.codec_context is None:
-            continue
         if str(stream.codec_context.codec_tag) == "encv":
             raise MediaError("media.encrypted", "The video track is encrypted.", hint="Upload it without DRM.")
         return stream
     raise MediaError(
         "media.no_video", "The file has no video track.", hint="Sound alone cannot be added; upload a video."
     )
+
+
+def bound_pictures(context: Any, limits: Limits) -> None:
+    """Make the decoder refuse far too large pictures before it takes the memory, and use one thread.
+
+    Its own check counts a margin of 128 pixels on each side, so its bound lies above ours, which is checked on what it
+    gives. One thread: which pictures a damaged stream gives must not depend on how many cores there are.
+    """
+    context.options = {"max_pixels": str(4 * limits.pixels + 2**16)}
+    context.thread_count = 1
 
 
 def declared_seconds(container: InputContainer, stream: Any) -> float | None:

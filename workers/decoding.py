@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from store.errors import MediaError
 from store.records import Float32, Frames, Sound
 from store.settings import Limits
-from workers.containers import declared_seconds, opened, video_stream
+from workers.containers import bound_pictures, declared_seconds, opened, video_stream
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -125,15 +125,16 @@ def read_sound(source: BinaryIO | Path, rate_hz: int, limits: Limits) -> Sound:
 
     with opened(source, limits) as container:
         stream = container.streams.best("audio")
-        if stream is None or stream.codec_context is None:
+        if stream is None:
             return Sound(np.zeros((1, 0), np.float32), rate_hz, present=False)
         declared = declared_seconds(container, stream)
-        channels = min(2, stream.codec_context.channels or 1)
+        context: Any = stream.codec_context
+        channels = min(2, context.channels or 1)
         resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=rate_hz)
         damage = _Damage()
         chunks: list[Float32] = []
         start, room = None, int(limits.seconds * rate_hz)
-        stream.codec_context.thread_count = 1
+        context.thread_count = 1
         for frame in _frames_of(container, stream, damage):
             if start is None:
                 start = frame.time or 0.0
@@ -189,10 +190,7 @@ def _frames_of(container: InputContainer, stream: Any, damage: _Damage) -> Itera
 
 
 def _pictures(container: InputContainer, stream: VideoStream, limits: Limits, damage: _Damage) -> Iterator[VideoFrame]:
-    # One thread: which pictures a damaged stream gives must not depend on how many cores there are.
-    stream.codec_context.thread_count = 1
-    # Refused inside the decoder, before it takes the memory; more than allowed, for padded pictures.
-    stream.codec_context.options = {"max_pixels": str(2 * limits.pixels)}
+    bound_pictures(stream.codec_context, limits)
     for frame in _frames_of(container, stream, damage):
         if frame.width * frame.height > limits.pixels:
             raise MediaError(

@@ -25,6 +25,7 @@ from store.records import (
     Artifact,
     AudioAttributes,
     FusedAttributes,
+    Modality,
     Phrase,
     TextAttributes,
     TranscriptAttributes,
@@ -157,10 +158,10 @@ def _fused(given: StageInput, encoders: Encoders) -> Computed:
 
     tokens = {modality: given.tokens_of(modality) for modality in MODALITIES}
     text = TextAttributes.model_validate(given.needs["text"].attributes)
-    sources = {
+    sources: dict[Modality, list[str]] = {
         "vision": ["frame"] * len(tokens["vision"]),
         "audio": ["window"] * len(tokens["audio"]),
-        "text": [piece.source for piece in text.pieces],
+        "text": [str(piece.source) for piece in text.pieces],
     }
     fused = fuse(tokens, sources, encoders.configs.fusion)
     return fused.attributes, {

@@ -159,7 +159,8 @@ class Graph:
         return from_bytes(self.objects.get(_artifact_key(key)))
 
     def _done(self, video: Video, key: RunKey, seconds: float | None) -> None:
-        if key.stage == stages.STAGES[-1].name:
+        # Words that changed while the stage ran: their own revision is published, this one is not any more.
+        if key.stage == stages.STAGES[-1].name and self.catalogue.video(key.video_id).revision == key.revision:
             self.catalogue.publish(key.video_id, key.version, key.revision)
         self.catalogue.finish(key, seconds)
         self.enqueue(
@@ -272,8 +273,14 @@ class Graph:
         return result
 
     def retry(self, video: Video) -> None:
-        """Let the failed and dead stages of a video be tried anew."""
+        """Let the failed and dead stages of a video be tried anew, and send what is missing and ready.
+
+        Where nothing is missing (earlier words have come back), the video is published again.
+        """
         self.catalogue.reset([self.key(video, stage.name) for stage in stages.STAGES])
+        last = self.key(video, stages.STAGES[-1].name)
+        if self.has(last):
+            self._done(video, last, None)
         self.enqueue(self.ready(video))
 
 

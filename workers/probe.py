@@ -17,7 +17,7 @@ from typing import Any
 from store.errors import MediaError
 from store.records import MediaInfo
 from store.settings import Limits
-from workers.containers import HEAD_BYTES, container_format, declared_seconds, opened, video_stream
+from workers.containers import HEAD_BYTES, bound_pictures, container_format, declared_seconds, opened, video_stream
 
 OPEN_FILES = 64
 # An MP4's index lies at one of its ends and is rarely larger.
@@ -96,15 +96,14 @@ def look(path: Path, limits: Limits) -> MediaInfo:
             raise MediaError(
                 "media.too_many_frames", f"The video has {stream.frames} pictures, at most {limits.frames} are allowed."
             )
-        context.thread_count = 1
-        context.options = {"max_pixels": str(2 * limits.pixels)}
+        bound_pictures(context, limits)
         frame = _first_picture(container, stream)
         if frame is None and not stream.frames and not duration:
             raise MediaError("media.zero_duration", "The video lasts 0 seconds.")
         if frame is None:
             raise MediaError("media.no_frames", "Not one picture could be decoded.", hint="Try to re-export the video.")
         audio = container.streams.best("audio")
-        sound = audio.codec_context if audio is not None else None
+        sound: Any = audio.codec_context if audio is not None else None
         rate = stream.average_rate
         return MediaInfo(
             container=container.format.name,

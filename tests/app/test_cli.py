@@ -102,7 +102,7 @@ class TestARound:
             assert stage["state"] == "done"
             assert stage["seconds"] > 0
             assert len(stage["version"]) == 16
-        assert {"tempo", "key", "speech_share", "music"} <= shown["audio"].keys()
+        assert {"tempo", "key", "speech_share", "music"} <= set(shown["audio"])
         assert {"language", "segments"} == shown["transcript"].keys()
         assert sum(shown["attention"].values()) == pytest.approx(1.0, abs=1e-4)
         assert sum(token["weight"] for token in shown["tokens"]) == pytest.approx(1.0, abs=1e-4)
@@ -147,7 +147,7 @@ class TestARound:
         assert profile["events"] == 1
         assert profile["seen"] == [watched]
 
-    def test_titles_cannot_style_the_terminal(self, added: tuple[Path, Any, int], tmp_path: Path) -> None:
+    def test_titles_cannot_style_the_terminal(self, tmp_path: Path) -> None:
         clip = clips.test_pattern(tmp_path / "styled.mp4", seconds=1.0, tone_hz=None)
         reelsense("add", clip, "--title", "[red]\x1b[31mX[/red]", "--data", tmp_path / "data")
         listed = reelsense("status", "--data", tmp_path / "data")

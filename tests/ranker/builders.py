@@ -28,19 +28,22 @@ def video_id(name: str) -> str:
 
 
 def direction(name: str, width: int) -> Float32:
-    """A unit vector of its own for each name."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    vector = np.random.default_rng(seed).standard_normal(width).astype(np.float32)
-    return vector / np.linalg.norm(vector)
+    """A unit vector for each name; those of different names are orthogonal, but for one pair in `width`."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    basis, _ = np.linalg.qr(np.random.default_rng(width).standard_normal((width, width)))
+    vector: Float32 = basis[number % width].astype(np.float32)
+    return vector
 
 
-def topic_tokens(topic: str, modality: Modality, count: int, noise: float, seed: int, duration: float = 20.0) -> Tokens:
+def topic_tokens(
+    topic: str, modality: Modality, count: int, noise: float, seed: int, duration: float = 20.0, salience: float = 0.8
+) -> Tokens:
     """Tokens around the topic's direction, spread evenly over the duration."""
     width = WIDTHS[modality]
     scatter = np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32) / np.sqrt(width)
     edges = np.linspace(0, duration, count + 1, dtype=np.float32)
     embeddings = (direction(f"{topic}/{modality}", width) + noise * scatter).astype(np.float32)
-    return Tokens(embeddings, edges[:-1], edges[1:], np.full(count, 0.8, np.float32))
+    return Tokens(embeddings, edges[:-1], edges[1:], np.full(count, salience, np.float32))
 
 
 @dataclass
@@ -70,12 +73,15 @@ class World:
         noise: float = 0.4,
         revision: str = "a" * 16,
         topics: Mapping[Modality, str] | None = None,
+        quiet: Sequence[Modality] = (),
         phrases: Sequence[Phrase] = (),
     ) -> Artifact:
         seed = next(self.count)
         about: dict[Modality, str] = {"vision": topic, "audio": topic, "text": topic, **(topics or {})}
         tokens = {
-            modality: topic_tokens(about[modality], modality, 4, noise, 10 * seed + place, duration)
+            modality: topic_tokens(
+                about[modality], modality, 4, noise, 10 * seed + place, duration, 0.2 if modality in quiet else 0.8
+            )
             for place, modality in enumerate(WIDTHS)
         }
         sources: dict[Modality, list[str]] = {

@@ -23,8 +23,9 @@ def test_neighbours_are_of_the_same_topic_and_never_the_video_itself(tastes: Wor
 def test_terms_are_the_modalities_and_add_up_to_the_cosine(tastes: World) -> None:
     video = tastes.table.get(video_id("cooking 0"))
     for item in similar(tastes.table, video.id, 20):
-        assert set(item.terms) == {"vision", "audio", "text"}
+        assert set(item.terms) == {"vision", "audio", "text", "crossed"}
         assert math.isclose(math.fsum(item.terms.values()), item.score, rel_tol=1e-9)
+        assert abs(item.terms["crossed"]) < 0.1
         assert item.score == pytest.approx(float(tastes.table.get(item.video).vector @ video.vector), abs=1e-5)
 
 

@@ -216,6 +216,16 @@ def test_publishing_twice_is_publishing_once(catalogue: Catalogue) -> None:
     assert [row.revision for row in catalogue.publications(version, after=rows[0].sequence)] == ["r2"]
 
 
+def test_a_revision_that_comes_back_is_seen_to_come_back(catalogue: Catalogue) -> None:
+    version, name = new_id(), new_id()
+    for revision in ("r1", "r2"):
+        catalogue.publish(name, version, revision)
+    last = catalogue.publications(version)[-1].sequence
+    catalogue.publish(name, version, "r1")
+    assert [row.revision for row in catalogue.publications(version, after=last)] == ["r1"]
+    assert [row.revision for row in catalogue.publications(version)] == ["r2", "r1"]
+
+
 def test_events_come_back_in_time_order_and_once(catalogue: Catalogue) -> None:
     user = new_id()
     late, early = (

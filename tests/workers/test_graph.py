@@ -156,7 +156,7 @@ def test_a_lost_artifact_is_made_again_and_nothing_else(ready_house: House, enco
     assert ready_house.contents() == before
 
 
-def test_a_lost_ledger_loses_nothing(ready_house: House, encoders: extraction.Encoders) -> None:
+def test_a_lost_ledger_loses_nothing(ready_house: House) -> None:
     import sqlalchemy as sa
 
     from store.catalogue import publications, runs
@@ -206,6 +206,18 @@ def test_new_words_run_only_the_stages_that_read_words(
     after = ready_house.contents()
     assert {key.split("/")[1] for key in after.keys() - before.keys()} == {"text", "fused", "published"}
     assert all(after[key] == content for key, content in before.items())
+
+
+def test_words_that_come_back_are_published_again(
+    ready_house: House, encoders: extraction.Encoders, clip: Path
+) -> None:
+    version = ready_house.graph.versions["published"]
+    first = only(ready_house).revision
+    ready_house.add(clip, title="Another title")
+    ready_house.drain(encoders)
+    ready_house.add(clip, title="A test pattern")
+    assert ready_house.sent == []
+    assert [row.revision for row in ready_house.catalogue.publications(version)][-1] == first
 
 
 def test_another_speech_runtime_runs_only_what_hangs_on_it(ready_house: House, tmp_path: Path) -> None:
