@@ -3,8 +3,8 @@
     python -m bench.throughput [--runs 3] [--videos FOLDER]
 
 *ReelSense*: two workers of the embedded stack, from the first file added to the last one ready. The first batch
-(`cold`) pays for loading the models; in the others (`warm`) the clips' bytes are changed by an appended free box, so that
-they are new videos and everything is computed again.
+(`cold`) pays for loading the models; in the others (`warm`) the clips' bytes are changed by an appended free box, so
+that they are new videos and everything is computed again.
 *Naive*: one process; for each clip every stage after the other, the same encoders already loaded.
 """
 

@@ -80,7 +80,7 @@ _SPECS = (
             "encoders.speech_activity",
         ),
         data=("audio_reference.json",),
-        preprocessing="mean of the channels at 22,050 Hz, windows of about 5 s",
+        preprocessing="22,050 Hz, mean power of the channels, windows of about 5 s",
         licence="ISC",
         package="librosa",
     ),
@@ -208,16 +208,28 @@ def _described_package(package: str) -> dict[str, Any]:
 
 
 @remember
-def code_digest(*modules: str) -> str:
-    """SHA-256 in hex of what these modules do: their sources without comments, docstrings and blank lines.
+def code_digest(*places: str) -> str:
+    """SHA-256 in hex of what the code at these places does: its source without comments, docstrings and blank lines.
 
-    The sources are found without importing the modules, and the digest is the same on every Python from 3.11. Raises
-    FileNotFoundError.
+    A place is a module, `package.module`, or one function or class of it, `package.module:name`. The sources are found
+    without importing the modules, and the digest is the same on every Python from 3.11. Raises FileNotFoundError, and
+    KeyError for a name that the module does not define.
     """
     found = hashlib.sha256()
-    for module in modules:
-        found.update(module.encode() + b"\0" + normalised(_source(module)).encode() + b"\0")
+    for place in places:
+        module, _, name = place.partition(":")
+        source = _source(module)
+        code = normalised(_definition(source, name) if name else source)
+        found.update(place.encode() + b"\0" + code.encode() + b"\0")
     return found.hexdigest()
+
+
+def _definition(source: str, name: str) -> str:
+    """The lines of the function or class called `name` at the top level of `source`, decorators left out."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            return "\n".join(source.split("\n")[node.lineno - 1 : node.end_lineno])
+    raise KeyError(name)
 
 
 def _source(module: str) -> str:

@@ -64,7 +64,7 @@ def without_loops(lines: list[Line], max_repeats: int) -> list[Line]:
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of its zlib compression: far above 2 when it repeats itself (Radford et al., 2022)."""
+    """Bytes of the text over bytes of its zlib compression: far above 2 when it loops (Radford et al., 2022)."""
     raw = text.encode()
     return len(raw) / len(zlib.compress(raw)) if raw else 0.0
 
@@ -86,7 +86,7 @@ def _without_cycles(tokens: list[int], max_repeats: int) -> list[int]:
 
 
 def _cycle_at(tokens: list[int], place: int, max_repeats: int) -> tuple[int, int]:
-    """(period, cycles) of the shortest phrase that starts at `place` and comes more than `max_repeats` times; else (1, 1)."""
+    """(period, cycles) of the shortest phrase at `place` that comes more than `max_repeats` times; else (1, 1)."""
     left = len(tokens) - place
     for period in range(1, left // (max_repeats + 1) + 1):
         phrase = tokens[place : place + period]

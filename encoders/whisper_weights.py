@@ -1,8 +1,8 @@
 """Whisper's weights out of a CTranslate2 `model.bin`, by name, for the `openai-whisper` package.
 
-The file is little-endian: uint32 format version, string spec name, uint32 spec revision, uint32 number of variables; per
-variable a string name, uint8 rank, uint32 per dimension, uint8 type, uint32 bytes, data; then uint32 number of aliases
-and two strings each. A string is uint16 length (with the closing zero) and bytes. Source: CTranslate2's
+The file is little-endian: uint32 format version, string spec name, uint32 spec revision, uint32 number of variables;
+per variable a string name, uint8 rank, uint32 per dimension, uint8 type, uint32 bytes, data; then uint32 number of
+aliases and two strings each. A string is uint16 length (with the closing zero) and bytes. Source: CTranslate2's
 `ModelSpec._serialize` (python/ctranslate2/specs/model_spec.py), format version 6.
 """
 

@@ -140,17 +140,12 @@ def _text(given: StageInput, encoders: Encoders) -> Computed:
         with given.source() as source:
             tracks += captions.read_embedded(source, encoders.settings.limits)
     transcript = TranscriptAttributes.model_validate(given.needs["transcript"].attributes)
-    timed = words.pieces_of(
-        given.video.metadata, tracks, transcript.segments, _duration(given, transcript.seconds_decoded)
-    )
+    duration = given.video.media.duration or transcript.seconds_decoded
+    timed = words.pieces_of(given.video.metadata, tracks, transcript.segments, duration)
     pieces = [item.piece for item in timed]
     tokens = encoders.text(pieces, [item.start for item in timed], [item.end for item in timed])
     attributes = TextAttributes(pieces=pieces, captions=tracks, keywords=keywords(pieces))
     return attributes, token_arrays(tokens)
-
-
-def _duration(given: StageInput, fallback: float) -> float:
-    return given.video.media.duration or fallback
 
 
 def _fused(given: StageInput, encoders: Encoders) -> Computed:

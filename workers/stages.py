@@ -30,13 +30,17 @@ from workers.decoding import FrameSampling
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the graph. `reads_words`: whether what the uploader wrote goes into it, directly or through a need."""
+    """One row of the graph.
+
+    `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `code`: the modules, and
+    functions of modules, whose code makes its result beside its encoder's (see `encoders.catalogue.code_digest`).
+    """
 
     name: str
     needs: tuple[str, ...]
     queue: str
     reads_words: bool
-    modules: tuple[str, ...]
+    code: tuple[str, ...]
 
 
 _DECODING = ("workers.decoding", "workers.containers")
@@ -97,7 +101,7 @@ def versions(settings: Settings) -> dict[str, str]:
             "stage": stage.name,
             "needs": {need: result[need] for need in stage.needs},
             "configurations": [item.model_dump(mode="json") for item in configurations],
-            "code": code_digest(*stage.modules),
+            "code": code_digest(*stage.code, f"workers.extraction:_{stage.name}"),
         }
         if encoder is not None:
             described["encoder"] = identity(ENCODERS[encoder], configurations[0])
