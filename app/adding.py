@@ -82,15 +82,15 @@ def add_all(
         return reelsense.wait(added, timeout_seconds, progress.update)
 
 
-def reconcile_all(settings: Settings, *, wait: bool, timeout_seconds: float) -> dict[str, Any]:
-    """One sweep; with `wait`, until no video is waiting or under way (or the time is up: `wait.timeout`)."""
+def reconcile_all(settings: Settings, *, verify: bool, wait: bool, timeout_seconds: float) -> dict[str, Any]:
+    """One sweep (see `ReelSense.reconcile`); with `wait`, until no video is waiting or under way (or the time is up: `wait.timeout`)."""
     if not wait:
         if (info := running(settings)) is not None and not settings.broker:
             settings = connected(settings, info)
-        return ReelSense(settings).reconcile()
+        return ReelSense(settings).reconcile(verify=verify)
     with ensure(settings) as live:
         reelsense = ReelSense(live)
-        document = reelsense.reconcile()
+        document = reelsense.reconcile(verify=verify)
         deadline = time.monotonic() + timeout_seconds
         while True:
             states = reelsense.graph.states(reelsense.catalogue.videos())

@@ -214,6 +214,9 @@ def reconcile(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until nothing is under way; starts the stack if none runs.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every artifact too; a damaged one is made again.")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Longest wait, in seconds.")] = 3600.0,
     data: Data = None,
     as_json: Json = False,
@@ -223,7 +226,7 @@ def reconcile(
     from app.tables import show_reconcile
 
     with reported(as_json):
-        document = reconcile_all(load_settings(data=data), wait=wait, timeout_seconds=timeout)
+        document = reconcile_all(load_settings(data=data), verify=verify, wait=wait, timeout_seconds=timeout)
     print_json(document) if as_json else show_reconcile(document)
 
 

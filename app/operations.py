@@ -242,16 +242,18 @@ class ReelSense:
                 return None
             raise
 
-    def reconcile(self) -> dict[str, Any]:
-        """Send everything that is missing and ready. Raises `stack.not_running`, `broker.unavailable`."""
+    def reconcile(self, *, verify: bool = False) -> dict[str, Any]:
+        """Send everything that is missing and ready; with `verify`, what is damaged too. Raises `stack.not_running`,
+        `broker.unavailable`."""
         from workers.celery_app import queue_depths
 
-        report = self.graph.reconcile(queue_depths(self.celery))
+        report = self.graph.reconcile(queue_depths(self.celery), verify=verify)
         return {
             "videos": report.videos,
             "sent": [key.model_dump() for key in report.sent],
             "repaired": report.repaired,
             "given_up": [key.model_dump() for key in report.given_up],
+            "discarded": [key.model_dump() for key in report.discarded],
         }
 
     # --- the ranker --------------------------------------------------------------------------------------------------

@@ -247,6 +247,7 @@ def show_reconcile(document: dict[str, Any]) -> None:
     console().print(
         f"{document['videos']} videos: {len(document['sent'])} stages sent, "
         f"{document['repaired']} publications repaired, "
+        f"{len(document['discarded'])} damaged artifacts discarded, "
         f"{len(document['given_up'])} set aside"
     )
 

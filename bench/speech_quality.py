@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -113,8 +114,11 @@ def spoken_text(transcript: TranscriptAttributes) -> str:
 
 
 def normalised(text: str, language: str) -> str:
-    """Words apart by single spaces, as Whisper's own evaluation compares them; single characters in LETTERS."""
-    return " ".join(_normaliser(language)(text).split())
+    """Words apart by single spaces, as Whisper's own evaluation compares them; single characters in LETTERS.
+
+    Digits stand alone: the normaliser makes 123 of "one two three", but leaves "1, 2, 3" as it is.
+    """
+    return " ".join(re.sub(r"(?<=\d)(?=\d)", " ", _normaliser(language)(text)).split())
 
 
 def count_errors(said: str, written: str, language: str) -> Errors:

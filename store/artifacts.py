@@ -95,5 +95,5 @@ def from_bytes(data: bytes) -> Artifact:
         raise PassingError(
             "store.artifact_damaged",
             f"An artifact of {len(data)} bytes cannot be read back: {type(error).__name__}.",
-            hint="Delete the object and run `reelsense reconcile`.",
+            hint="`reelsense reconcile --verify` makes damaged artifacts again.",
         ) from error

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -27,17 +27,20 @@ from store.settings import Settings
 from workers import extraction, stages
 
 Send = Callable[[RunKey], None]
+_SPOILT = ("store.missing", "store.artifact_damaged")
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep did: `videos` looked at, runs `sent` to queues, publications `repaired`, runs given up."""
+    """What a sweep did: `videos` looked at, runs `sent` to queues, publications `repaired`, runs given up, and damaged
+    artifacts that were `discarded`."""
 
     videos: int = 0
     sent: list[RunKey] = field(default_factory=list)
     repaired: int = 0
     given_up: list[RunKey] = field(default_factory=list)
+    discarded: list[RunKey] = field(default_factory=list)
 
 
 class Graph:
@@ -130,13 +133,16 @@ class Graph:
                 self.objects.put(_artifact_key(key), to_bytes(artifact))
             self._done(video, key, time.monotonic() - started)
             bound.info("stage done", seconds=round(time.monotonic() - started, 3))
-        except PassingError as error:
-            bound.warning("stage handed back", code=error.code, message=error.message)
-            self.catalogue.release(key, error, traceback.format_exc())
-            raise
         except ReelsenseError as error:
-            bound.warning("stage failed", code=error.code, message=error.message)
-            self.catalogue.fail(key, error, traceback.format_exc())
+            if error.code in _SPOILT and self._mend_needs(video, key):
+                bound.warning("stage waits for its needs again", code=error.code, message=error.message)
+            elif isinstance(error, PassingError):
+                bound.warning("stage handed back", code=error.code, message=error.message)
+                self.catalogue.release(key, error, traceback.format_exc())
+                raise
+            else:
+                bound.warning("stage failed", code=error.code, message=error.message)
+                self.catalogue.fail(key, error, traceback.format_exc())
         except Exception as error:
             bound.exception("stage failed")
             wrapped = ReelsenseError("internal", f"{type(error).__name__}: {error}"[:500])
@@ -157,6 +163,35 @@ class Graph:
     def artifact(self, key: RunKey) -> Artifact:
         """Read an artifact. Raises `store.missing`, `store.artifact_damaged`."""
         return from_bytes(self.objects.get(_artifact_key(key)))
+
+    def readable(self, key: RunKey) -> bool:
+        """Whether an artifact is there and whole. Reads all of it. Raises `store.unavailable`."""
+        try:
+            self.artifact(key)
+        except ReelsenseError as error:
+            if error.code in _SPOILT:
+                return False
+            raise
+        return True
+
+    def discard(self, key: RunKey) -> None:
+        """Delete an artifact and what the ledger knows of its run, so that it is made again: its key names exactly what
+        made it, so the new one is what the old one should have been."""
+        log.warning("artifact discarded", stage=key.stage, video=key.video_id, version=key.version)
+        self.objects.delete(_artifact_key(key))
+        self.catalogue.forget(key)
+
+    def _mend_needs(self, video: Video, key: RunKey) -> bool:
+        """Discard those needs of a run that cannot be read, and send them; their end sends the run again. Whether there
+        were any."""
+        needs = [self.key(video, need) for need in stages.BY_NAME[key.stage].needs]
+        spoilt = [need for need in needs if not self.readable(need)]
+        for need in spoilt:
+            self.discard(need)
+        if spoilt:
+            self.catalogue.forget(key)
+            self.enqueue(self.ready(video))
+        return bool(spoilt)
 
     def _done(self, video: Video, key: RunKey, seconds: float | None) -> None:
         # Words that changed while the stage ran: their own revision is published, this one is not any more.
@@ -194,21 +229,25 @@ class Graph:
 
     # --- the sweep ---------------------------------------------------------------------------------------------------
 
-    def reconcile(self, depths: Mapping[str, int] | None = None, *, resend_after: float = 0.0) -> SweepReport:
+    def reconcile(
+        self, depths: Mapping[str, int] | None = None, *, resend_after: float = 0.0, verify: bool = False
+    ) -> SweepReport:
         """Compare what should exist with what does, and send what is missing and ready.
 
         A run is left alone while a worker holds a fresh lease on it; while its message is younger than `resend_after`
         seconds; and while its queue holds any message (`depths`, messages by queue), for its own may be among them, and
         a long queue must not grow with every sweep. A run that died with its worker too often is set aside. Cost: one
-        listing per stage and one read of the ledger, however many videos there are.
+        listing per stage and one read of the ledger, however many videos there are. With `verify` every artifact is
+        read as well, and a damaged one is discarded and made again.
         """
         videos = self.catalogue.videos()
+        discarded = self._discard_damaged(videos) if verify else []
         present = {stage.name: self._present(stage.name) for stage in stages.STAGES}
         ledger = {_key_of(run): run for run in self.catalogue.runs()}
         published = {
             (row.video_id, row.revision) for row in self.catalogue.publications(self.versions[stages.STAGES[-1].name])
         }
-        report = SweepReport(videos=len(videos))
+        report = SweepReport(videos=len(videos), discarded=discarded)
         repaired = 0
         for video in videos:
             there = {stage.name for stage in stages.STAGES if _leaf(self.key(video, stage.name)) in present[stage.name]}
@@ -223,7 +262,7 @@ class Graph:
             for key in self.ready(video, there):
                 waiting = bool(depths and depths.get(stages.BY_NAME[key.stage].queue))
                 self._sweep_one(key, ledger.get(key), waiting, resend_after, report)
-        return SweepReport(report.videos, report.sent, repaired, report.given_up)
+        return replace(report, repaired=repaired)
 
     def _sweep_one(self, key: RunKey, run: Run | None, waiting: bool, resend_after: float, report: SweepReport) -> None:
         now = time.time()
@@ -247,6 +286,13 @@ class Graph:
         self.catalogue.mark_queued(key)
         self.send(key)
         report.sent.append(key)
+
+    def _discard_damaged(self, videos: Sequence[Video]) -> list[RunKey]:
+        keys = [self.key(video, stage.name) for video in videos for stage in stages.STAGES]
+        damaged = [key for key in keys if self.has(key) and not self.readable(key)]
+        for key in damaged:
+            self.discard(key)
+        return damaged
 
     def _present(self, stage: str) -> set[str]:
         prefix = f"artifacts/{stage}/{self.versions[stage]}/"

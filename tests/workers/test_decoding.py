@@ -181,3 +181,28 @@ def test_memory_does_not_grow_with_length(shared_media: Path) -> None:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert frames.decoded == 10_883
     assert grown < 200, f"{grown:.0f} MiB"
+
+
+def test_containers_are_closed(tmp_path: Path) -> None:
+    """Forty videos, whole and cut, leave no descriptor open and no memory behind."""
+    import resource
+
+    whole = clips.test_pattern(tmp_path / "whole.mp4", seconds=2.0, tone_hz=440.0, movflags="faststart")
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+
+    def read_both() -> None:
+        for file in (whole, cut):
+            read_frames(file, SAMPLING, LIMITS)
+            read_sound(file, 16_000, LIMITS)
+
+    read_both()
+    descriptors = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(10):
+        read_both()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(30):
+        read_both()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert len(list(Path("/dev/fd").iterdir())) == descriptors
+    assert grown < 16, f"{grown:.0f} MiB"

@@ -156,6 +156,36 @@ def test_a_lost_artifact_is_made_again_and_nothing_else(ready_house: House, enco
     assert ready_house.contents() == before
 
 
+def test_a_damaged_need_is_made_again_by_the_stage_that_meets_it(
+    ready_house: House, encoders: extraction.Encoders
+) -> None:
+    video = only(ready_house)
+    before = ready_house.contents()
+    damaged = ready_house.graph.key(video, "text")
+    path = f"artifacts/text/{damaged.version}/{video.id}-{damaged.revision}"
+    ready_house.objects.put(path, before[path][: len(before[path]) // 2])
+    for name in ("fused", "published"):
+        ready_house.graph.discard(ready_house.graph.key(video, name))
+    ready_house.graph.reconcile()
+    assert ready_house.drain(encoders) == ["fused", "text", "fused", "published"]
+    assert ready_house.contents() == before
+    assert ready_house.graph.states([video])[video.id][0] == "ready"
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_verifying_sweep_mends_half_written_artifacts(
+    ready_house: House, encoders: extraction.Encoders, stage: str
+) -> None:
+    before = ready_house.contents()
+    key = next(key for key in before if key.startswith(f"artifacts/{stage}/"))
+    ready_house.objects.put(key, before[key][: len(before[key]) // 2])
+    assert ready_house.graph.reconcile().sent == [], "a sweep that reads nothing cannot see it"
+    report = ready_house.graph.reconcile(verify=True)
+    assert [run.stage for run in report.discarded] == [stage]
+    assert ready_house.drain(encoders)[0] == stage
+    assert ready_house.contents() == before
+
+
 def test_a_lost_ledger_loses_nothing(ready_house: House) -> None:
     import sqlalchemy as sa
 
