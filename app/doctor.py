@@ -53,7 +53,7 @@ def examine(settings: Settings) -> list[Check]:
             "vibenet (optional, GPL-3)",
             importlib.util.find_spec("vibenet") is not None,
             "installed" if importlib.util.find_spec("vibenet") else "not installed",
-            "pip install --no-deps vibenet (see docs/encoders.md)",
+            "pip install --no-deps vibenet pydub (GPL-3.0-or-later; see docs/encoders.md)",
             needed=settings.music == "vibenet",
         ),
     ]

@@ -116,9 +116,11 @@ def spoken_text(transcript: TranscriptAttributes) -> str:
 def normalised(text: str, language: str) -> str:
     """Words apart by single spaces, as Whisper's own evaluation compares them; single characters in LETTERS.
 
-    Digits stand alone: the normaliser makes 123 of "one two three", but leaves "1, 2, 3" as it is.
+    Digits stand alone and one is 1, because Whisper's normaliser makes "123" of "one two three" but "one 2 3" of
+    "1, 2, 3".
     """
-    return " ".join(re.sub(r"(?<=\d)(?=\d)", " ", _normaliser(language)(text)).split())
+    digits_apart = re.sub(r"(?<=\d)(?=\d)", " ", _normaliser(language)(text))
+    return " ".join("1" if word == "one" and language == "en" else word for word in digits_apart.split())
 
 
 def count_errors(said: str, written: str, language: str) -> Errors:

@@ -68,6 +68,27 @@ def test_two_workers_make_the_same_artifacts_as_one(undisturbed: Path, batch: li
     assert artifacts(tmp_path) == artifacts(undisturbed)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_real_clips_by_one_worker_and_by_two(
+    shared_media: Path, media_index: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    names = sorted(
+        (name for name in media_index if name.startswith("good/")), key=lambda name: int(media_index[name]["bytes"])
+    )
+    files = [shared_media / name for name in names if float(media_index[name]["duration_s"] or 99) <= 30][:20]
+    assert len(files) == 20
+    assert any(media_index[f"good/{file.name}"]["has_speech"] == "yes" for file in files)
+    found = []
+    for workers in ("1", "2"):
+        data = tmp_path / workers
+        answer = reelsense("add", *files, "--wait", "--json", "--data", data, REELSENSE_WORKERS=workers, timeout=900)
+        assert answer.status == 0, answer.stdout + answer.stderr
+        found.append(artifacts(data))
+    assert len(found[0]) == 20 * 6
+    assert found[0] == found[1]
+
+
 def test_a_temporary_stack_leaves_nothing_running(undisturbed: Path) -> None:
     settings = load_settings(data=undisturbed)
     assert running(settings) is None
