@@ -1,8 +1,8 @@
-"""How long a feed takes: `python -m bench.ranker_speed --videos 10000 100000`.
+"""How long a feed takes: `python -m bench.ranker_speed [--videos 10000 100000]`.
 
 The catalogue is a real SQLite database; the artifacts are made on demand from their key, so that no disk is measured.
 Vectors are anisotropic, as real ones are: 200 topics under a spectrum of 1 / k, plus noise of the same spectrum.
-Prints a JSON line for each size: seconds of the first load, of a refresh that finds nothing, of one that finds a new
+Writes for each size: seconds of the first load, of a refresh that finds nothing, of one that finds a new
 video, and milliseconds (wall and CPU, median of 20) of a feed of 20 for a new viewer and one with 100 events.
 """
 
@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import sqlalchemy as sa
 
+from bench import results
 from ranker.events import Event
 from ranker.recommend import recommend
 from ranker.video_table import VideoTable
@@ -178,12 +179,15 @@ def measure(videos: int, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Read the arguments and print a line for each size."""
+    """Measure each size and write `bench/results/ranker_speed.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--videos", type=int, nargs="+", default=[10_000, 100_000])
+    rows = []
     for videos in parser.parse_args().videos:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(videos, Path(folder))))
+            rows.append(measure(videos, Path(folder)))
+            print(json.dumps(rows[-1]))
+    print(f"written: {results.write('ranker_speed', {'sizes': rows})}")
 
 
 if __name__ == "__main__":

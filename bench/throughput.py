@@ -11,12 +11,15 @@ that they are new videos and everything is computed again.
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import struct
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from app.clips import fetch
 from app.operations import ReelSense
@@ -84,6 +87,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="warm runs; the median is reported")
     parser.add_argument("--videos", type=Path, help="a folder of MP4 files instead of the demo's clips")
     arguments = parser.parse_args()
+    # A line for each stage of each video would bury the table.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory(prefix="reelsense-bench-") as name:
         folder = Path(name)
         settings = load_settings(data=folder / "stack")

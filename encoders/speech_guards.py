@@ -47,6 +47,24 @@ def without_loops(lines: list[Line], max_repeats: int) -> list[Line]:
     Greedy decoding falls into loops on music and on speech that repeats. The phrase may be of any length and run over
     several lines. A line that is left without words is dropped.
     """
+    while (shorter := _unrolled_once(lines, max_repeats)) is not lines:
+        lines = shorter  # a loop of loops is a plain loop by now
+    return lines
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes of its zlib compression: far above 2 when it loops (Radford et al., 2022)."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw)) if raw else 0.0
+
+
+def token_cap(seconds: float, tokens_per_second: float, at_most: int) -> int:
+    """Most tokens a window of `seconds` may give: nobody speaks faster, a loop does."""
+    return int(min(at_most, 16 + round(seconds * tokens_per_second)))
+
+
+def _unrolled_once(lines: list[Line], max_repeats: int) -> list[Line]:
+    """One pass of `without_loops`; the same object when there is nothing to take away."""
     flat = [(index, token) for index, line in enumerate(lines) for token in line.tokens]
     kept = _without_cycles([token for _, token in flat], max_repeats)
     if len(kept) == len(flat):
@@ -61,17 +79,6 @@ def without_loops(lines: list[Line], max_repeats: int) -> list[Line]:
         for index, line in enumerate(lines)
         if index in places
     ]
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of its zlib compression: far above 2 when it loops (Radford et al., 2022)."""
-    raw = text.encode()
-    return len(raw) / len(zlib.compress(raw)) if raw else 0.0
-
-
-def token_cap(seconds: float, tokens_per_second: float, at_most: int) -> int:
-    """Most tokens a window of `seconds` may give: nobody speaks faster, a loop does."""
-    return int(min(at_most, 16 + round(seconds * tokens_per_second)))
 
 
 def _without_cycles(tokens: list[int], max_repeats: int) -> list[int]:

@@ -98,6 +98,8 @@ def convert(variables: dict[str, Array]) -> WhisperWeights:
         dims = _dims(variables, parameters)
     except KeyError as error:
         raise ModelError("model.damaged", f"The Whisper weights lack {error}.") from error
+    except (ValueError, IndexError, TypeError) as error:
+        raise ModelError("model.damaged", f"An array of the Whisper weights is of a wrong shape: {error}.") from error
     return WhisperWeights(dims, parameters)
 
 
@@ -146,6 +148,8 @@ def _layer_parameters(name: str, array: Array) -> dict[str, Array]:
     if match is None or parts is None:
         raise ModelError("model.damaged", f"The Whisper weights hold {name}, which has no place in openai-whisper.")
     found = {}
+    if len(array) % len(parts):
+        raise ModelError("model.damaged", f"{name} of shape {array.shape} does not divide into {len(parts)} parts.")
     for part, values in zip(parts, np.split(array, len(parts)), strict=True):
         target = f"{match[1]}.blocks.{match[2]}.{part}.{_KIND[match[4]]}"
         if target.endswith(".key.bias"):
