@@ -5,7 +5,7 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 REELSENSE_DATA=/data REELSENSE_CACHE=/
 # A CPU index for torch, where one is at hand, keeps the image small: --build-arg TORCH_INDEX=...
 ARG TORCH_INDEX=""
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt requirements.py README.md ./
 COPY app app
 COPY encoders encoders
 COPY fusion fusion
@@ -14,6 +14,7 @@ COPY store store
 COPY workers workers
 RUN if [ -n "$TORCH_INDEX" ]; then pip install --index-url "$TORCH_INDEX" -c constraints.txt torch torchvision; fi \
     && pip install -c constraints.txt . \
+    && python requirements.py --without-dependencies | xargs pip install --no-deps \
     && useradd --create-home --uid 10001 reelsense \
     && mkdir -p /data /cache && chown reelsense /data /cache
 USER reelsense

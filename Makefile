@@ -21,6 +21,8 @@ $(PACKAGES)/complete:
 	$(PYTHON) -m venv "$(PACKAGES)"
 	$(PYTHON) requirements.py > "$(PACKAGES)/requirements.txt"
 	"$(PACKAGES)/bin/python" -m pip install -qq --disable-pip-version-check -c constraints.txt -r "$(PACKAGES)/requirements.txt"
+	$(PYTHON) requirements.py --without-dependencies > "$(PACKAGES)/without-dependencies.txt"
+	"$(PACKAGES)/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -r "$(PACKAGES)/without-dependencies.txt"
 	touch "$@"
 
 .venv/$(KEY): $(PACKAGES)/complete pyproject.toml

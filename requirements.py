@@ -1,4 +1,5 @@
-"""Print what the project and its development need, from pyproject.toml; with `--key`, a digest of that and of the lock.
+"""Print what the project and its development need, from pyproject.toml: `--without-dependencies` what is installed
+without its own needs, `--key` a digest of all that and of the lock.
 
 Runs before anything is installed, so it uses the standard library alone.
 """
@@ -16,21 +17,32 @@ import tomllib
 HERE = Path(__file__).parent
 
 
+CONTENT = tomllib.loads((HERE / "pyproject.toml").read_text())
+
+
 def requirements() -> list[str]:
     """Requirement lines: the dependencies, the `dev` extra, and what builds the project."""
-    content = tomllib.loads((HERE / "pyproject.toml").read_text())
-    project = content["project"]
+    project = CONTENT["project"]
     return sorted(
-        project["dependencies"] + project["optional-dependencies"]["dev"] + content["build-system"]["requires"]
+        project["dependencies"] + project["optional-dependencies"]["dev"] + CONTENT["build-system"]["requires"]
     )
+
+
+def without_dependencies() -> list[str]:
+    """Requirement lines for `pip install --no-deps`."""
+    return sorted(CONTENT["tool"]["reelsense"]["without-dependencies"])
 
 
 def key() -> str:
     """Names an environment: same key, same packages."""
     machine = (*sys.version_info[:2], platform.system(), platform.machine())
-    parts = [(HERE / "constraints.txt").read_text(), *requirements(), repr(machine)]
+    parts = [(HERE / "constraints.txt").read_text(), *requirements(), *without_dependencies(), repr(machine)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":
-    sys.stdout.write(key() if "--key" in sys.argv[1:] else "\n".join(requirements()) + "\n")
+    if "--key" in sys.argv[1:]:
+        sys.stdout.write(key())
+    else:
+        lines = without_dependencies() if "--without-dependencies" in sys.argv[1:] else requirements()
+        sys.stdout.write("\n".join(lines) + "\n")

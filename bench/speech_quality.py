@@ -1,9 +1,9 @@
 """Word error rates, invented words, cost and agreement of the runtimes of Whisper: `python -m bench.speech_quality`.
 
-The clips are the real ones in ../shared/media. *Error rate*: substituted, deleted and inserted words over the words that
-were said, on the clips whose words are known in full; micro averages (all errors over all words). Japanese and Korean are
-counted in characters, which is usual where spaces say little. Both sides go through Whisper's own normaliser (case,
-punctuation, numbers, titles). *Invented words*: what is written for clips in which nobody speaks or sings.
+The clips are the real ones in ../shared/media. *Error rate*: substituted, deleted and inserted words over the words
+that were said, on the clips whose words are known in full; micro averages (all errors over all words). Japanese and
+Korean are counted in characters, which is usual where spaces say little. Both sides go through Whisper's own normaliser
+(case, punctuation, numbers, titles). *Invented words*: what is written for clips in which nobody speaks or sings.
 *Agreement*: greedy tokens for every 29 s of every sound file, without gate and guards, against CTranslate2 at float32.
 Writes bench/results/speech.json.
 """

@@ -147,9 +147,9 @@ def _layer_parameters(name: str, array: Array) -> dict[str, Array]:
     parts = _LAYER.get(match[3]) if match else None
     if match is None or parts is None:
         raise ModelError("model.damaged", f"The Whisper weights hold {name}, which has no place in openai-whisper.")
-    found = {}
-    if len(array) % len(parts):
+    if array.ndim == 0 or len(array) % len(parts):
         raise ModelError("model.damaged", f"{name} of shape {array.shape} does not divide into {len(parts)} parts.")
+    found = {}
     for part, values in zip(parts, np.split(array, len(parts)), strict=True):
         target = f"{match[1]}.blocks.{match[2]}.{part}.{_KIND[match[4]]}"
         if target.endswith(".key.bias"):

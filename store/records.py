@@ -169,28 +169,103 @@ class Tokens:
 
 
 class Label(BaseModel):
-    """What is seen: a name for people, confidence 0..1 aggregated over the video, and the seconds where it is seen."""
+    """What is seen: a name for people, confidence 0..1 aggregated over the video, and the seconds where it is seen.
+
+    `group` is the everyday word that the name falls under ("dog" for "Staffordshire bullterrier"), None for a name that
+    is such a word itself.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
     confidence: float
     seconds: list[float] = Field(default_factory=list)
+    group: str | None = None
 
 
 class VisionAttributes(BaseModel):
-    """What the frames show, and how much of the stream could be decoded."""
+    """What the frames show, and how much of the stream could be decoded. `objects` are found by a detector, where the
+    model set has one."""
 
     labels: list[Label] = Field(default_factory=list)
+    objects: list[Label] = Field(default_factory=list)
     frames_decoded: int
     frames_declared: int | None
     duration: float
     degraded: bool
 
 
+class Shot(BaseModel):
+    """A stretch between two cuts, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+    start: float
+    end: float
+
+
+class Colour(BaseModel):
+    """A dominant colour: the everyday name, sRGB as `#rrggbb`, and its share of the pixels, 0..1."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    hex: str
+    share: float
+
+
+class Faces(BaseModel):
+    """How many faces there are: `count` most at one time, `share` of the frames looked at that hold any, and when.
+
+    Nothing is kept that could tell whose they are.
+    """
+
+    count: int = 0
+    share: float = 0.0
+    seconds: list[float] = Field(default_factory=list)
+
+
+class AppearanceAttributes(BaseModel):
+    """How the pictures look. `cut_rate` in cuts a minute; `brightness`, `contrast`, `motion`, `sharpness` and
+    `blank_share` 0..1; `histogram` the share of the pixels in each named colour."""
+
+    shots: list[Shot] = Field(default_factory=list)
+    cut_rate: float = 0.0
+    colours: list[Colour] = Field(default_factory=list)
+    histogram: dict[str, float] = Field(default_factory=dict)
+    brightness: float = 0.0
+    contrast: float = 0.0
+    motion: float = 0.0
+    sharpness: float = 0.0
+    blank_share: float = 0.0
+    faces: Faces = Field(default_factory=Faces)
+
+
+class ScreenPhrase(CaptionSegment):
+    """Words that stand in the picture for a while; `confidence` 0..1 is the reader's own."""
+
+    confidence: float = 0.0
+
+
+class ScreenAttributes(BaseModel):
+    """The words in the picture, in the order of their time, and how many frames were read for them."""
+
+    phrases: list[ScreenPhrase] = Field(default_factory=list)
+    frames_read: int = 0
+
+
+class SoundSegment(BaseModel):
+    """A stretch of sound of one kind, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+    start: float
+    end: float
+    kind: Literal["speech", "music", "noise", "silence"]
+
+
 class Music(BaseModel):
-    """Background music: all 0..1 but the words. `mood` is None when there is too little music to say."""
+    """Background music: all 0..1 but the words. `type` and `mood` are None when there is too little music to say."""
 
     share: float = 0.0
+    type: str | None = None
+    type_confidence: float | None = None
     energy: float | None = None
     valence: float | None = None
     mood: str | None = None
@@ -206,20 +281,47 @@ class AudioAttributes(BaseModel):
     seconds_declared: float | None = None
     degraded: bool = False
     tempo: float | None = None
+    beat_strength: float | None = None
     key: str | None = None
+    mode: Literal["major", "minor"] | None = None
     key_confidence: float | None = None
     loudness: float | None = None
     onset_rate: float | None = None
     brightness: float | None = None
     speech_share: float = 0.0
     silence_share: float = 0.0
+    segments: list[SoundSegment] = Field(default_factory=list)
     music: Music = Field(default_factory=Music)
+
+
+class SpokenSegment(BaseModel):
+    """A stretch in which one speaker talks, in seconds; speakers are numbered from 0 by when they first speak."""
+
+    model_config = ConfigDict(frozen=True)
+    start: float
+    end: float
+    speaker: int
+
+
+class SpeakersAttributes(BaseModel):
+    """How many people speak, and when each does. The artifact's array `voices` float32 [count, dim] holds their unit
+    voice embeddings."""
+
+    count: int = 0
+    segments: list[SpokenSegment] = Field(default_factory=list)
+
+
+class Word(CaptionSegment):
+    """One spoken word; `confidence` 0..1."""
+
+    confidence: float = 0.0
 
 
 class TranscriptSegment(CaptionSegment):
     """A spoken line; `confidence` 0..1 is the geometric mean probability of its tokens."""
 
     confidence: float = 0.0
+    words: list[Word] = Field(default_factory=list)
 
 
 class TranscriptAttributes(BaseModel):
@@ -233,7 +335,7 @@ class TranscriptAttributes(BaseModel):
     degraded: bool = False
 
 
-TextSource = Literal["title", "description", "tags", "caption", "transcript"]
+TextSource = Literal["title", "description", "tags", "caption", "transcript", "screen"]
 
 
 class TextPiece(BaseModel):
@@ -249,6 +351,24 @@ class TextAttributes(BaseModel):
     pieces: list[TextPiece] = Field(default_factory=list)
     captions: list[CaptionTrack] = Field(default_factory=list)
     keywords: list[str] = Field(default_factory=list)
+
+
+class Topic(BaseModel):
+    """A topic of the catalogue that a video is about: its number in its model, the words that name it, its share 0..1."""
+
+    model_config = ConfigDict(frozen=True)
+    number: int
+    name: str
+    words: list[str]
+    share: float
+
+
+class TopicsAttributes(BaseModel):
+    """The topics of a video, the largest share first. `model` is the version of the topic model, None while the
+    catalogue has none."""
+
+    model: str | None = None
+    topics: list[Topic] = Field(default_factory=list)
 
 
 class AttendedToken(BaseModel):

@@ -1,4 +1,4 @@
-"""Speech to text: known words are found where they are said, nothing is invented, and the guards do what they promise."""
+"""Speech to text: known words are found where they are said, nothing is invented, and the guards keep their word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speech activity: the package's own probabilities and spans, and spans that keep their promises on any probabilities."""
+"""Speech activity: probabilities and spans are the package's own, and spans are sound whatever the probabilities."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def covered(spans: list[tuple[float, float]]) -> float:
 
 
 @pytest.mark.models
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:FutureWarning")  # the package's affair
 @pytest.mark.parametrize("onnx", [True, False], ids=["onnx", "torch"])
 @pytest.mark.parametrize("name", CLIPS)
 def test_probabilities_are_those_of_the_package(

@@ -184,11 +184,12 @@ def test_the_real_file_cut_in_half_is_damaged(directory: Path, tmp_path: Path) -
         ("decoder/layer_norm/extra", np.zeros(3, np.float16), "decoder/layer_norm/extra"),
         ("encoder/layer_0/self_attention/linear_0/bias", np.ones(1536, np.float16), "key bias"),
         ("encoder/layer_0/self_attention/linear_0/bias", np.zeros(1535, np.float16), "linear_0/bias"),
+        ("encoder/layer_0/self_attention/linear_0/bias", np.array(0, np.float16), "linear_0/bias"),
         ("encoder/position_encodings/encodings", np.zeros(1500, np.float16), "shape"),
         ("encoder/position_encodings/encodings", None, "encoder.positional_embedding"),
         ("decoder/num_heads", None, "decoder/num_heads"),
     ],
-    ids=["unknown", "key bias", "not in three", "rank", "missing weight", "missing switch"],
+    ids=["unknown", "key bias", "not in three", "scalar", "rank", "missing weight", "missing switch"],
 )
 def test_weights_that_are_not_whispers_are_damaged(
     variables: dict[str, Array], name: str, change: Array | None, says: str
