@@ -354,7 +354,7 @@ class TextAttributes(BaseModel):
 
 
 class Topic(BaseModel):
-    """A topic of the catalogue that a video is about: its number in its model, the words that name it, its share 0..1."""
+    """A topic of the catalogue that a video is about: its number in its model, its naming words, its share 0..1."""
 
     model_config = ConfigDict(frozen=True)
     number: int
