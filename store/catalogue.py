@@ -85,6 +85,15 @@ events = sa.Table(
 )
 
 
+choices = sa.Table(
+    "choices",
+    tables,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(64), nullable=False),
+    sa.Column("chosen_at", sa.Float, nullable=False),
+)
+
+
 class Video(BaseModel):
     """A row of `videos`. `file_name` is what people called the upload: shown, never opened."""
 
@@ -315,10 +324,14 @@ class Catalogue:
                 )
             )
 
-    def abandon(self, key: RunKey) -> None:
-        """Take a running stage from a worker that is gone; its attempts stay counted."""
+    def abandon(self, key: RunKey, *, counted: bool = True) -> None:
+        """Take a running stage from a worker that is gone, or that gives it back untried (`counted` false)."""
         with self._begin() as connection:
-            connection.execute(sa.update(runs).where(_is(key), runs.c.state == "running").values(state="queued"))
+            connection.execute(
+                sa.update(runs)
+                .where(_is(key), runs.c.state == "running")
+                .values(state="queued", attempts=runs.c.attempts - (0 if counted else 1))
+            )
 
     def forget(self, key: RunKey) -> None:
         """Drop the row of a run: its artifact is gone, so nothing is known of it."""
@@ -348,6 +361,53 @@ class Catalogue:
             query = query.where(runs.c.video_id.in_(list(video_ids)))
         with self._begin() as connection:
             return [Run.model_validate(row._asdict()) for row in connection.execute(query)]
+
+    def claim_waiting(self, key: RunKey, worker: str, most: int) -> list[RunKey]:
+        """Take at most `most` more runs that are queued for the stage and version of `key`, those queued longest first,
+        as `claim` would. Their messages will find them taken. A run that was tried before is left to be tried alone."""
+        found: list[RunKey] = []
+        with self._begin() as connection:
+            waiting = connection.execute(
+                sa.select(runs.c.video_id, runs.c.stage, runs.c.version, runs.c.revision)
+                .where(
+                    runs.c.stage == key.stage,
+                    runs.c.version == key.version,
+                    runs.c.state == "queued",
+                    runs.c.attempts == 0,
+                )
+                .order_by(runs.c.queued_at, runs.c.video_id)
+                .limit(most)
+            ).all()
+            at = time.time()
+            for row in waiting:
+                other = RunKey.model_validate(row._asdict())
+                # The condition is asked again: under PostgreSQL another worker may have been faster.
+                taken = connection.execute(
+                    sa.update(runs)
+                    .where(_is(other), runs.c.state == "queued")
+                    .values(
+                        state="running", attempts=runs.c.attempts + 1, worker=worker, started_at=at, heartbeat_at=at
+                    )
+                    .returning(runs.c.attempts)
+                ).scalar_one_or_none()
+                if taken is not None:
+                    found.append(other)
+        return found
+
+    # --- choices -----------------------------------------------------------------------------------------------------
+
+    def choice(self, name: str) -> str | None:
+        """What is served under a name, such as the version of the topic model; None before the first choice."""
+        with self._begin() as connection:
+            value = connection.execute(sa.select(choices.c.value).where(choices.c.name == name)).scalar_one_or_none()
+        return None if value is None else str(value)
+
+    def choose(self, name: str, value: str) -> None:
+        """Serve `value` under `name` from now on."""
+        row = {"name": name, "value": value, "chosen_at": time.time()}
+        with self._begin() as connection:
+            insert = _insert(connection, choices).values(row)
+            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=row))
 
     # --- publications ------------------------------------------------------------------------------------------------
 

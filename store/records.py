@@ -183,15 +183,10 @@ class Label(BaseModel):
 
 
 class VisionAttributes(BaseModel):
-    """What the frames show, and how much of the stream could be decoded. `objects` are found by a detector, where the
-    model set has one."""
+    """What the frames show. `objects` are found by a detector, where the model set has one."""
 
     labels: list[Label] = Field(default_factory=list)
     objects: list[Label] = Field(default_factory=list)
-    frames_decoded: int
-    frames_declared: int | None
-    duration: float
-    degraded: bool
 
 
 class Shot(BaseModel):

@@ -28,6 +28,7 @@ from workers import extraction, stages
 
 Send = Callable[[RunKey], None]
 _SPOILT = ("store.missing", "store.artifact_damaged")
+TOPIC_CHOICE = "topics"
 log = structlog.get_logger()
 
 
@@ -51,8 +52,17 @@ class Graph:
         self.objects = objects
         self.catalogue = catalogue
         self.send = send
-        self.versions = stages.versions(settings)
+        self.versions: dict[str, str] = {}
+        self.topic_model: str | None = None
+        self.refresh()
         self.worker = f"{socket.gethostname()}/{os.getpid()}"
+
+    def refresh(self) -> None:
+        """See which topic model is served by now: another one is another version of `topics`."""
+        served = self.catalogue.choice(TOPIC_CHOICE)
+        if not self.versions or served != self.topic_model:
+            self.topic_model = served
+            self.versions = stages.versions(self.settings, served)
 
     # --- what there is to do -----------------------------------------------------------------------------------------
 
@@ -90,6 +100,7 @@ class Graph:
 
         Raises PassingError after handing the run back, so that the caller can try again later.
         """
+        self.refresh()
         if self.versions.get(key.stage) != key.version:
             # A message of another version: this worker would write under a key that names something else.
             log.warning("stale message dropped", stage=key.stage, version=key.version, video=key.video_id)
@@ -106,7 +117,8 @@ class Graph:
         if attempt > self.settings.limits.attempts:
             self.give_up(key)
             return self.catalogue.run(key)
-        self._attempt(video, key, attempt, encoders)
+        if attempt > 1 or not self._attempt_together(key, encoders):
+            self._attempt(video, key, attempt, encoders)
         return self.catalogue.run(key)
 
     def _claim(self, key: RunKey) -> int | None:
@@ -122,15 +134,8 @@ class Graph:
         started = time.monotonic()
         bound = log.bind(stage=key.stage, video=key.video_id, version=key.version, attempt=attempt)
         try:
-            with self._heartbeat(key):
-                needs = {need: self.artifact(self.key(video, need)) for need in stages.BY_NAME[key.stage].needs}
-                attributes, arrays = extraction.compute(
-                    key.stage, extraction.StageInput(video, self.objects, needs), encoders
-                )
-                artifact = Artifact(
-                    key.stage, key.version, key.video_id, key.revision, attributes.model_dump(mode="json"), arrays
-                )
-                self.objects.put(_artifact_key(key), to_bytes(artifact))
+            with self._heartbeat([key]):
+                self._write(key, extraction.compute(key.stage, self._input(video, key), encoders))
             self._done(video, key, time.monotonic() - started)
             bound.info("stage done", seconds=round(time.monotonic() - started, 3))
         except ReelsenseError as error:
@@ -147,6 +152,48 @@ class Graph:
             bound.exception("stage failed")
             wrapped = ReelsenseError("internal", f"{type(error).__name__}: {error}"[:500])
             self.catalogue.fail(key, wrapped, traceback.format_exc())
+
+    def _attempt_together(self, key: RunKey, encoders: extraction.Encoders) -> bool:
+        """Run `key`, which is claimed, and others of its stage that wait, as one batch. False when there are none, the
+        stage has no batches, or anything went wrong: then the others are handed back untried, and `key` is to be run
+        alone, which tells whose fault it was."""
+        most = self.settings.batch_videos - 1
+        if most < 1 or not extraction.takes_batches(key.stage, encoders):
+            return False
+        others = self.catalogue.claim_waiting(key, self.worker, most)
+        if not others:
+            return False
+        started = time.monotonic()
+        keys = [key, *others]
+        try:
+            videos = [self.catalogue.video(item.video_id) for item in keys]
+            with self._heartbeat(keys):
+                inputs = [self._input(video, item) for video, item in zip(videos, keys, strict=True)]
+                for item, computed in zip(keys, extraction.compute_many(key.stage, inputs, encoders), strict=True):
+                    self._write(item, computed)
+        except Exception as error:
+            log.warning(
+                "batch taken apart", stage=key.stage, videos=len(keys), error=f"{type(error).__name__}: {error}"
+            )
+            for other in others:
+                self.catalogue.abandon(other, counted=False)
+                self.send(other)
+            return False
+        seconds = (time.monotonic() - started) / len(keys)
+        for video, item in zip(videos, keys, strict=True):
+            self._done(video, item, seconds)
+        log.info("batch done", stage=key.stage, videos=len(keys), seconds=round(seconds, 3))
+        return True
+
+    def _input(self, video: Video, key: RunKey) -> extraction.StageInput:
+        needs = {need: self.artifact(self.key(video, need)) for need in stages.BY_NAME[key.stage].needs}
+        return extraction.StageInput(video, self.objects, needs, self.topic_model)
+
+    def _write(self, key: RunKey, computed: extraction.Computed) -> None:
+        attributes, arrays = computed
+        described = attributes.model_dump(mode="json")
+        artifact = Artifact(key.stage, key.version, key.video_id, key.revision, described, arrays)
+        self.objects.put(_artifact_key(key), to_bytes(artifact))
 
     def give_up(self, key: RunKey, code: str = "stage.gave_up") -> None:
         """Set a run aside as dead, keeping the reason that its last attempt left, if any."""
@@ -209,15 +256,16 @@ class Graph:
         )
 
     @contextlib.contextmanager
-    def _heartbeat(self, key: RunKey) -> Iterator[None]:
-        """Renew the lease from a thread while the stage computes."""
+    def _heartbeat(self, keys: Sequence[RunKey]) -> Iterator[None]:
+        """Renew the leases from a thread while the stage computes."""
         stop = threading.Event()
 
         def beat() -> None:
             while not stop.wait(self.settings.lease_seconds / 4):
                 # A missed beat is no error: the lease outlives three of them.
-                with contextlib.suppress(PassingError):
-                    self.catalogue.beat(key, self.worker)
+                for key in keys:
+                    with contextlib.suppress(PassingError):
+                        self.catalogue.beat(key, self.worker)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -240,6 +288,7 @@ class Graph:
         listing per stage and one read of the ledger, however many videos there are. With `verify` every artifact is
         read as well, and a damaged one is discarded and made again.
         """
+        self.refresh()
         videos = self.catalogue.videos()
         discarded = self._discard_damaged(videos) if verify else []
         present = {stage.name: self._present(stage.name) for stage in stages.STAGES}
@@ -302,6 +351,7 @@ class Graph:
 
     def states(self, videos: Sequence[Video]) -> dict[str, tuple[str, ReelsenseError | None]]:
         """For each video: `waiting`, `processing`, `ready` or `failed`, and the error of its first failed stage."""
+        self.refresh()
         ledger = {_key_of(run): run for run in self.catalogue.runs([video.id for video in videos])}
         result: dict[str, tuple[str, ReelsenseError | None]] = {}
         for video in videos:
@@ -310,7 +360,7 @@ class Graph:
             if broken is not None:
                 error = InputError(broken.error_code or "internal", broken.error_message or "")
                 result[video.id] = ("failed", error)
-            elif found[-1] is not None and found[-1].state == "done":
+            elif all(run is not None and run.state == "done" for run in found):
                 result[video.id] = ("ready", None)
             elif any(run is not None and run.state in ("running", "done") for run in found):
                 result[video.id] = ("processing", None)
@@ -323,6 +373,7 @@ class Graph:
 
         Where nothing is missing (earlier words have come back), the video is published again.
         """
+        self.refresh()
         self.catalogue.reset([self.key(video, stage.name) for stage in stages.STAGES])
         last = self.key(video, stages.STAGES[-1].name)
         if self.has(last):
