@@ -47,8 +47,8 @@ class EncoderSpec:
     """One encoder.
 
     `modality` is its place. `dim` is the length of its token embeddings, None when it gives none. `weights` are names
-    in `WEIGHTS`, `modules` the dotted modules whose code makes the result, and `data` the files beside the first of them
-    that they read. `package` carries the algorithm where no weights do. `config` and `encoder` are `module:Class`.
+    in `WEIGHTS`, `modules` the dotted modules whose code makes the result, and `data` the files beside the first of
+    them that they read. `package` carries the algorithm where no weights do. `config` and `encoder` are `module:Class`.
     `rate_hz` is the rate at which an encoder of sound wants it. `hub` is the id of the model on its hub, where its
     weights come from there.
     """
