@@ -77,6 +77,7 @@ class ReelSense:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._table: VideoTable | None = None
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -109,12 +110,17 @@ class ReelSense:
             send(self.celery, key)
         # Without a broker nothing is sent: the ledger says `queued`, and the first sweep of the next stack sends it.
 
-    @cached_property
+    @property
     def table(self) -> VideoTable:
-        """The published videos, as far as they were published when last refreshed."""
+        """The published videos of the served version, up to this moment."""
         from ranker.video_table import VideoTable
 
-        return VideoTable(self.objects, self.catalogue, self.graph.versions["published"])
+        self.graph.refresh()
+        version = self.graph.versions["published"]
+        if self._table is None or self._table.version != version:
+            self._table = VideoTable(self.objects, self.catalogue, version)
+        self._table.refresh()
+        return self._table
 
     # --- videos ------------------------------------------------------------------------------------------------------
 
@@ -289,7 +295,6 @@ class ReelSense:
         from ranker.similar import similar
 
         video = self.catalogue.video(video_id)
-        self.table.refresh()
         return {"video": video.id, "items": self._titled(similar(self.table, video.id, _count(k)))}
 
     def search(self, query: str, k: int) -> dict[str, Any]:
@@ -299,7 +304,6 @@ class ReelSense:
 
         if not query.strip() or len(query) > 1000:
             raise InputError("request.invalid", "The search text must have 1 to 1000 characters.")
-        self.table.refresh()
         spec = chosen(self.settings)["text"]
         encoder = load(spec, config_of(spec, self.settings), self.settings.cache, self.settings.threads)
         found = search(self.table, query, encoder.embed_query([query])[0], _count(k))
@@ -333,15 +337,15 @@ class ReelSense:
     # --- training ----------------------------------------------------------------------------------------------------
 
     def train_topics(self, topics: int | None = None) -> dict[str, Any]:
-        """Learn the topics of the catalogue from the words of its videos, serve them, and send what they make new.
+        """Learn the topics of the catalogue from the words of its videos, and send what they make new.
 
-        No video's words are encoded anew; until its turn comes a video keeps the topics it has. Raises
+        No word is encoded anew. The new topics are served when every video has its own; the sweep sees to that. Raises
         `topics.too_few_videos`.
         """
         from encoders.topics import TopicConfig, train_topics
 
         from store.artifacts import topic_model_key
-        from workers.graph import TOPIC_CHOICE
+        from workers.plans import next_choice
 
         documents: dict[str, list[TextPiece]] = {}
         for video in self.catalogue.videos():
@@ -350,7 +354,7 @@ class ReelSense:
                 documents[video.id] = text.pieces
         model = train_topics(documents, TopicConfig() if topics is None else TopicConfig(topics=topics))
         self.objects.put(topic_model_key(model.version), model.to_bytes())
-        self.catalogue.choose(TOPIC_CHOICE, model.version)
+        self.catalogue.choose({next_choice("topics"): model.version})
         self.graph.reconcile()
         return {
             "model": model.version,
@@ -374,17 +378,16 @@ class ReelSense:
         """What is known of a viewer. Raises `user.unknown`."""
         from ranker.profiles import build, describe
 
-        self.table.refresh()
         events = self.catalogue.events(user)
         if not events:
             raise InputError("user.unknown", f"No event of the viewer {user!r} is known.")
-        return {"user": user, **describe(build(events, self.table), self.table)}
+        table = self.table
+        return {"user": user, **describe(build(events, table), table)}
 
     def recommend(self, user: str, k: int) -> dict[str, Any]:
         """A viewer's feed, each video with its score, the terms that add up to it, and the reasons."""
         from ranker.recommend import recommend
 
-        self.table.refresh()
         found = recommend(self.catalogue.events(user), self.table, _count(k), time.time())
         return {"user": user, "items": self._titled(found)}
 

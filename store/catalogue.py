@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -396,18 +396,20 @@ class Catalogue:
 
     # --- choices -----------------------------------------------------------------------------------------------------
 
-    def choice(self, name: str) -> str | None:
-        """What is served under a name, such as the version of the topic model; None before the first choice."""
+    def choices(self) -> dict[str, str]:
+        """What is chosen under each name, such as the version of the topic model that is served."""
         with self._begin() as connection:
-            value = connection.execute(sa.select(choices.c.value).where(choices.c.name == name)).scalar_one_or_none()
-        return None if value is None else str(value)
+            return {row.name: row.value for row in connection.execute(sa.select(choices).order_by(choices.c.name))}
 
-    def choose(self, name: str, value: str) -> None:
-        """Serve `value` under `name` from now on."""
-        row = {"name": name, "value": value, "chosen_at": time.time()}
+    def choose(self, chosen: Mapping[str, str], *, instead_of: Sequence[str] = ()) -> None:
+        """From now on choose these values by name, and nothing under the names of `instead_of`: all at once."""
         with self._begin() as connection:
-            insert = _insert(connection, choices).values(row)
-            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=row))
+            for name in instead_of:
+                connection.execute(sa.delete(choices).where(choices.c.name == name))
+            for name, value in sorted(chosen.items()):
+                row = {"name": name, "value": value, "chosen_at": time.time()}
+                insert = _insert(connection, choices).values(row)
+                connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=row))
 
     # --- publications ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -41,6 +41,7 @@ from store.records import (
 )
 from store.settings import Settings
 from workers import captions, decoding, publication, stages, words
+from workers.plans import LearntModel
 from workers.stored_frames import frames_attributes, frames_from_arrays, frames_to_arrays
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class StageInput:
     video: Video
     objects: ObjectStore
     needs: Mapping[str, Artifact]
-    topic_model: str | None = None
+    models: Mapping[LearntModel, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def source(self) -> Iterator[BinaryIO]:
@@ -219,10 +220,10 @@ def _text(given: StageInput, encoders: Encoders) -> Computed:
 
 
 def _topics(given: StageInput, encoders: Encoders) -> Computed:
-    if given.topic_model is None:
+    if "topics" not in given.models:
         return TopicsAttributes(), {}
     text = TextAttributes.model_validate(given.needs["text"].attributes)
-    model = encoders.topics(given.topic_model, given.objects)
+    model = encoders.topics(given.models["topics"], given.objects)
     return model.infer(text.pieces), {}
 
 

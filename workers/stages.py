@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -110,9 +111,9 @@ def configs(settings: Settings) -> StageConfigs:
     )
 
 
-def versions(settings: Settings, topic_model: str | None = None) -> dict[str, str]:
-    """The version of each stage by name, 16 hex digits. `topic_model` is the version of the topic model that is served,
-    if any. Loads no weights. Raises `model.unknown`, `settings.invalid`."""
+def versions(settings: Settings, learnt: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The version of each stage by name, 16 hex digits. `learnt` are the versions of the models learnt from the
+    catalogue, by the stage that uses them. Loads no weights. Raises `model.unknown`, `settings.invalid`."""
     config = configs(settings)
     own: Mapping[str, BaseModel] = {"frames": config.sampling, "text": config.words, "fused": config.fusion}
     result: dict[str, str] = {}
@@ -126,7 +127,7 @@ def versions(settings: Settings, topic_model: str | None = None) -> dict[str, st
             },
             "code": code_digest(*stage.code, f"workers.extraction:_{stage.name}"),
         }
-        if stage.name == "topics":
-            described["model"] = topic_model
+        if stage.name in learnt:
+            described["model"] = learnt[stage.name]
         result[stage.name] = digest(described)
     return result
