@@ -18,6 +18,8 @@ begin at 0.17 and are mostly above 0.35; the highest jumps that are none (explos
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -27,7 +29,6 @@ import numpy.typing as npt
 from store.records import Float32, Shot
 
 THUMBNAIL = (64, 36)  # width, height; of any picture, whatever its shape
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 LEAST_JUMP = 0.2
 LEAST_JUMP_IN_CALM = 0.15  # where nothing moves before or after: slides
@@ -48,7 +49,12 @@ _NOISE = 4.0  # variance of brightness (levels squared) that says nothing about 
 
 def thumbnail_luma(thumbnail: npt.NDArray[np.uint8]) -> Float32:
     """float32 [height, width] in 0..255 of an RGB `thumbnail` uint8 [height, width, 3]."""
-    luma: Float32 = thumbnail.astype(np.float32) @ _LUMA
+    return _luma(thumbnail.astype(np.float32))
+
+
+def _luma(colours: Float32) -> Float32:
+    # ITU-R BT.601. Written out: a matrix product may sum in another order on another machine.
+    luma: Float32 = 0.299 * colours[..., 0] + 0.587 * colours[..., 1] + 0.114 * colours[..., 2]
     return luma
 
 
@@ -64,18 +70,18 @@ class _Look:
 
 def _look(second: float, thumbnail: npt.NDArray[np.uint8]) -> _Look:
     colours = thumbnail.astype(np.float32)
-    luma = colours @ _LUMA
-    layout = luma - luma.mean()
-    return _Look(second, colours, layout, float(np.square(layout).mean()))
+    luma = _luma(colours)
+    layout = luma - luma.sum() / luma.size
+    return _Look(second, colours, layout, float((layout * layout).sum()) / luma.size)
 
 
 def _jump(one: _Look, other: _Look) -> float:
     """How different two pictures are, 0..1."""
-    covariance = float((one.layout * other.layout).mean())
-    alike = (covariance + _NOISE) / (float(np.sqrt(one.variance * other.variance)) + _NOISE)
+    covariance = float((one.layout * other.layout).sum()) / one.layout.size
+    alike = (covariance + _NOISE) / (math.sqrt(one.variance * other.variance) + _NOISE)
     layout = min(1.0, max(0.0, 1.0 - alike))
-    colour = float(np.abs(one.colours - other.colours).mean()) / 255.0
-    return float(np.sqrt(layout * colour))
+    colour = float(np.abs(one.colours - other.colours).sum()) / (255.0 * one.colours.size)
+    return math.sqrt(layout * colour)
 
 
 def _least_jump(surroundings: float) -> float:
@@ -167,7 +173,7 @@ class ShotDetector:
                 break
             if self.jumps[place] >= REPEATED:
                 found.append(self.jumps[place])
-        return float(np.median(found)) if found else 0.0
+        return statistics.median(found) if found else 0.0
 
     def _stands_out(self, suspect: _Suspect) -> bool:
         place, jump = suspect.place, suspect.jump
