@@ -28,7 +28,8 @@ class Frames:
     `pixels` uint8 [n_frames, height, width, 3] RGB, upright (rotation applied), pixels square; `seconds` float64
     [n_frames] presentation time, from the start of the video, of each. `decoded` counts the pictures the decoder gave,
     kept or not; `declared` is what the container promised (None when it promises nothing). `degraded` is true when
-    the decoder reported damage or stopped early.
+    the decoder reported damage or stopped early. `width` and `height` are pixels of the video as a player shows it.
+    `shots` cover it one after the other; they are empty, and `motion` (0..1) is None, where not every picture was seen.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -37,6 +38,10 @@ class Frames:
     decoded: int
     declared: int | None
     degraded: bool
+    width: int = 0
+    height: int = 0
+    shots: tuple[Shot, ...] = ()
+    motion: float | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.shape[3] != 3 or self.pixels.dtype != np.uint8:
@@ -115,6 +120,7 @@ class MediaInfo(BaseModel):
     audio_codec: str | None = None
     audio_rate: int | None = None
     audio_channels: int | None = None
+    audio_duration: float | None = None
     subtitle_streams: int = 0
 
 
@@ -195,6 +201,21 @@ class Shot(BaseModel):
     model_config = ConfigDict(frozen=True)
     start: float
     end: float
+
+
+class FramesAttributes(BaseModel):
+    """What decoding found beside the frames: `duration` in seconds, `cut_rate` in cuts a minute, `motion` 0..1, `width`
+    and `height` in pixels as a player shows the video. Without `shots`, `cut_rate` and `motion` are unknown (None)."""
+
+    frames_decoded: int
+    frames_declared: int | None
+    duration: float
+    degraded: bool
+    width: int
+    height: int
+    shots: list[Shot] = Field(default_factory=list)
+    cut_rate: float | None = None
+    motion: float | None = None
 
 
 class Colour(BaseModel):
