@@ -240,7 +240,9 @@ class ReelSense:
             "labels": _dumped(vision.labels if vision else []),
             "objects": _dumped(vision.objects if vision else []),
             "colours": _dumped(look.colours if look else []),
-            "appearance": look.model_dump(mode="json", exclude={"colours", "shots", "faces"}) if look else None,
+            "appearance": look.model_dump(mode="json", exclude={"colours", "faces"}) if look else None,
+            "motion": frames.motion if frames else None,
+            "cut_rate": frames.cut_rate if frames else None,
             "shots": _dumped(frames.shots if frames else []),
             "faces": (look.faces if look else Faces()).model_dump(mode="json"),
             "screen_text": _dumped(screen.phrases if screen else []),
@@ -314,8 +316,6 @@ class ReelSense:
         from ranker.duplicates import THRESHOLD, find_duplicates
 
         least = THRESHOLD if threshold is None else threshold
-        if not 0.0 < least <= 1.0:
-            raise InputError("request.invalid", f"The threshold must be above 0 and at most 1, got {threshold}.")
         videos = self.catalogue.videos()
         looks = {video.id: self._artifact(video, "appearance") for video in videos}
         signatures = {video: look.arrays["signature"] for video, look in looks.items() if look is not None}
@@ -325,10 +325,8 @@ class ReelSense:
             "threshold": least,
             "groups": [
                 {
-                    "videos": [{"id": video, "title": titles.get(video, "")} for video in group.videos],
-                    "pairs": [
-                        {"videos": list(pair.videos), "similarity": round(pair.similarity, 4)} for pair in group.pairs
-                    ],
+                    "videos": [{"id": video, "title": titles[video]} for video in group.videos],
+                    "pairs": [pair.as_json() for pair in group.pairs],
                 }
                 for group in groups
             ],

@@ -209,8 +209,8 @@ def _show_look(document: dict[str, Any], out: Console) -> None:
     if look := document["appearance"]:
         out.print(
             f"light {look['brightness']:.2f}, contrast {look['contrast']:.2f}, sharpness {look['sharpness']:.2f}, "
-            f"motion {look['motion']:.2f}; {len(document['shots'])} shots, {look['cut_rate']:.1f} cuts a minute; "
-            f"{document['faces']['count']} faces at most"
+            f"motion {_text(document['motion'])}; {len(document['shots'])} shots, {_text(document['cut_rate'])} cuts a "
+            f"minute; {document['faces']['count']} faces at most"
         )
 
 

@@ -239,16 +239,13 @@ class Faces(BaseModel):
 
 
 class AppearanceAttributes(BaseModel):
-    """How the pictures look. `cut_rate` in cuts a minute; `brightness`, `contrast`, `motion`, `sharpness` and
-    `blank_share` 0..1; `histogram` the share of the pixels in each named colour."""
+    """How the pictures look. `brightness`, `contrast`, `sharpness` and `blank_share` 0..1; `histogram` the share of
+    the pixels in each named colour."""
 
-    shots: list[Shot] = Field(default_factory=list)
-    cut_rate: float = 0.0
     colours: list[Colour] = Field(default_factory=list)
     histogram: dict[str, float] = Field(default_factory=dict)
     brightness: float = 0.0
     contrast: float = 0.0
-    motion: float = 0.0
     sharpness: float = 0.0
     blank_share: float = 0.0
     faces: Faces = Field(default_factory=Faces)

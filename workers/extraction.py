@@ -164,16 +164,8 @@ def _appearance(given: StageInput, encoders: Encoders) -> Computed:
 
     frames = given.frames()
     attributes: AppearanceAttributes = encoders.get("appearance")(frames)
-    stored = FramesAttributes.model_validate(given.needs["frames"].attributes)
-    complete = attributes.model_copy(
-        update={
-            "shots": stored.shots,
-            "cut_rate": stored.cut_rate,
-            "motion": stored.motion,
-            "faces": encoders.get("faces")(frames),
-        }
-    )
-    return complete, {"signature": signature_of(frames)}
+    complete = attributes.model_copy(update={"faces": encoders.get("faces")(frames)})
+    return complete, dict(signature_of(frames).arrays())
 
 
 def _screen(given: StageInput, encoders: Encoders) -> Computed:
