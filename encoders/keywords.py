@@ -18,9 +18,10 @@ from encoders.stop_words import STOP_WORDS
 from store.records import TextPiece
 
 MOST_WORDS = 3
-# What an uploader chose to call a video says more than one sentence out of it.
-_SOURCE_WEIGHT: Mapping[str, float] = MappingProxyType(
-    {"title": 3.0, "tags": 3.0, "description": 2.0, "caption": 1.0, "transcript": 1.0}
+# What an uploader chose to call a video says more than one sentence out of it. A title on the screen would say as much,
+# but so does every shop sign and menu entry there.
+SOURCE_WEIGHT: Mapping[str, float] = MappingProxyType(
+    {"title": 3.0, "tags": 3.0, "description": 2.0, "caption": 1.0, "transcript": 1.0, "screen": 1.0}
 )
 _SHORTEST = 3
 _SHORTEST_HANGUL = 2
@@ -68,7 +69,7 @@ def keywords(pieces: Sequence[TextPiece], k: int = 10) -> list[str]:
     for piece, text in zip(pieces, texts, strict=True):
         if not known and piece.source not in ("title", "tags"):
             continue
-        weight = _SOURCE_WEIGHT[piece.source]
+        weight = SOURCE_WEIGHT[piece.source]
         for run in _runs(text, common | _stop_words([text])):
             for word in run:
                 words[word] = words.get(word, 0.0) + weight
