@@ -124,14 +124,28 @@ def _is_telling(word: str) -> bool:
     return len(word) >= shortest and word[0].isalpha() and not _UNSPACED.search(word)
 
 
+def language_of(text: str) -> str | None:
+    """The language of a text of some length by its function words, in two letters; None where they do not tell."""
+    words = _WORD.findall(_normal(text))
+    language = _likeliest(words)
+    return language if len(words) >= _ENOUGH_WORDS and _has_function_words(words, STOP_WORDS[language]) else None
+
+
 def _stop_words(texts: Iterable[str]) -> frozenset[str]:
     """The function words of the language whose own occur most in `texts`; English where none do."""
-    found = [word for text in texts for word in _WORD.findall(text)]
+    return STOP_WORDS[_likeliest([word for text in texts for word in _WORD.findall(text)])]
+
+
+def _likeliest(found: Sequence[str]) -> str:
     hits = {language: sum(word in words for word in found) for language, words in STOP_WORDS.items()}
-    return STOP_WORDS[max(hits, key=hits.__getitem__)]
+    return max(hits, key=hits.__getitem__)
+
+
+def _has_function_words(found: Sequence[str], stop: frozenset[str]) -> bool:
+    return sum(word in stop for word in found) >= _FUNCTION_SHARE * len(found)
 
 
 def _is_known(texts: Iterable[str], stop: frozenset[str]) -> bool:
     """Whether the function words of `texts` are known: some are there, or the text is too short to have any."""
     found = [word for text in texts for word in _WORD.findall(text)]
-    return len(found) < _ENOUGH_WORDS or sum(word in stop for word in found) >= _FUNCTION_SHARE * len(found)
+    return len(found) < _ENOUGH_WORDS or _has_function_words(found, stop)
