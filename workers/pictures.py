@@ -64,7 +64,9 @@ class PictureReader:
         whole = deinterlaced(frame) if frame.interlaced_frame else frame
         if frame.color_trc in (PQ, HLG):
             wide = self._to_picture.reformat(whole, *size, format="rgb48le", interpolation="BICUBIC", threads=1)
-            pixels = tone_mapped(wide.to_ndarray().astype(np.uint16, copy=False), frame.color_trc, frame.color_primaries)
+            pixels = tone_mapped(
+                wide.to_ndarray().astype(np.uint16, copy=False), frame.color_trc, frame.color_primaries
+            )
         else:
             pixels = self._rgb(self._to_picture, whole, *size, "BICUBIC")
         transposed, mirrored, flipped = orientation(frame)

@@ -7,7 +7,7 @@ before and just after, and what was there does not come back. Each clause keeps 
   the change of colour is the mean absolute difference. Their geometric mean is high only where both are.
 - The bar rises with the changes around it, before and after, so that steady motion, however fast, is none; whereas a
   cut out of a calm shot into a wild one still stands above the mean of both sides. Repeated pictures (animation "on
-  twos", slides shown at 30 a second) are no calm and are left out of that mean.
+  twos") are no calm and are left out of that mean.
 - A flash, a dropped picture or an inserted one is followed by what stood before it.
 
 Gradual transitions (fades, dissolves) are not cuts: both scenes lie in one shot, over which frames are spread by time.
@@ -39,6 +39,7 @@ ABOVE_BEFORE = 1.25  # times the median change before: what can be told at once
 SURROUNDINGS_SECONDS = 0.4
 SURROUNDINGS_PICTURES = 8
 REPEATED = 0.002  # a change below this is a repeated picture
+HELD_SECONDS = 0.15  # a drawing of an animation is held no longer: what repeats for longer is calm
 SHORTEST_SECONDS = 0.2  # no shot is shorter
 RETURN_SECONDS = 0.3  # how soon what was there must come back to have been interrupted only
 RETURN_PICTURES = 12
@@ -165,14 +166,19 @@ class ShotDetector:
         return min(1.0, self._moved / self._moved_seconds) if self._moved_seconds > 0 else 0.0
 
     def _median(self, place: int, direction: int, second: float) -> float:
-        """The median change of up to eight pictures before (-1) or after (+1) `place`, repeated ones left out."""
+        """The median change of up to eight pictures before (-1) or after (+1) `place`; of those that repeat another,
+        the ones that do so for long alone."""
         found: list[float] = []
+        changed = second
         while len(found) < SURROUNDINGS_PICTURES:
             place += direction
             if not 0 < place < len(self.jumps) or abs(self.seconds[place] - second) > SURROUNDINGS_SECONDS:
                 break
             if self.jumps[place] >= REPEATED:
-                found.append(self.jumps[place])
+                changed = self.seconds[place]
+            elif abs(self.seconds[place] - changed) <= HELD_SECONDS:
+                continue
+            found.append(self.jumps[place])
         return statistics.median(found) if found else 0.0
 
     def _stands_out(self, suspect: _Suspect) -> bool:
