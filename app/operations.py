@@ -357,7 +357,7 @@ class ReelSense:
         return {
             "model": model.version,
             "videos": len(documents),
-            "topics": [{"number": number, "name": name} for number, name in enumerate(model.names)],
+            "topics": [{"number": number, "words": list(words)} for number, words in enumerate(model.words)],
         }
 
     # --- viewers -----------------------------------------------------------------------------------------------------

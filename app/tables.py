@@ -253,7 +253,7 @@ def show_duplicates(document: dict[str, Any]) -> None:
 
 def show_topics(document: dict[str, Any]) -> None:
     """The topics that were learnt."""
-    rows = [(topic["number"], topic["name"]) for topic in document["topics"]]
+    rows = [(topic["number"], ", ".join(topic["words"])) for topic in document["topics"]]
     console().print(table(f"{len(rows)} topics of {document['videos']} videos", ("", "topic"), rows))
 
 

@@ -203,7 +203,12 @@ def _text(given: StageInput, encoders: Encoders) -> Computed:
     screen = ScreenAttributes.model_validate(given.needs["screen"].attributes)
     duration = given.video.media.duration or transcript.seconds_decoded
     timed = words.pieces_of(
-        given.video.metadata, tracks, transcript.segments, screen.phrases, duration, encoders.configs.words
+        given.video.metadata,
+        tracks,
+        transcript.segments,
+        duration,
+        screen=screen.phrases,
+        caption_languages=encoders.configs.words.caption_languages,
     )
     pieces = [item.piece for item in timed]
     tokens = encoders.get("text")(pieces, [item.start for item in timed], [item.end for item in timed])

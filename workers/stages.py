@@ -76,7 +76,7 @@ STAGES: tuple[Stage, ...] = (
         ("text",),
         ("workers.captions", "workers.containers", "workers.words"),
     ),
-    Stage("topics", ("text",), "topics", True, (), ("encoders.topics",)),
+    Stage("topics", ("text",), "topics", True, (), ("encoders.topics", "encoders.keywords", "encoders.stop_words")),
     Stage("fused", ("vision", "audio", "text"), "fused", True, (), ("fusion.attention", "fusion.projection")),
     Stage(
         "published",
@@ -105,7 +105,7 @@ def configs(settings: Settings) -> StageConfigs:
     """The configurations that these settings ask for. Raises `model.unknown`, `settings.invalid`."""
     return StageConfigs(
         sampling=FrameSampling(strategy=settings.frame_strategy, max_frames=settings.frames),
-        words=WordsConfig(caption_languages=tuple(filter(None, settings.caption_languages.split(",")))),
+        words=WordsConfig(caption_languages=tuple(settings.caption_languages.replace(",", " ").split())),
         fusion=FusionConfig(),
         encoders={place: (spec, config_of(spec, settings)) for place, spec in chosen(settings).items()},
     )

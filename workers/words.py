@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pydantic import BaseModel, ConfigDict
+
 from encoders.keywords import language_of
 from store.records import CaptionSegment, CaptionTrack, Metadata, ScreenPhrase, TextPiece, TextSource
 from workers.captions import base_language
@@ -31,6 +33,13 @@ _Line = TypeVar("_Line", bound=CaptionSegment)
 _WORD = re.compile(r"\w+")
 # One character is a word where words stand without spaces.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+
+
+class WordsConfig(BaseModel):
+    """Which words are read: `caption_languages` are language tags, the most wanted first (see `chosen_track`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    caption_languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
