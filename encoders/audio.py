@@ -38,6 +38,7 @@ from encoders.music import (
     tempo_of,
     type_of,
 )
+from encoders.samples import mended, mixed
 from encoders.sound_kinds import FLOOR_POWER, SILENCE_DB, held_tones, no_runs, shifted, sound_segments, spectral_peaks
 from encoders.speech_activity import RATE_HZ as SPEECH_RATE_HZ
 from encoders.speech_activity import WINDOW_SECONDS as SPEECH_WINDOW_SECONDS
@@ -55,7 +56,6 @@ MFCCS = 13
 TEMPO_BANDS = 8
 FULL_DB = -30.0
 ACCENT_EXPONENT = 0.7
-SAMPLE_LIMIT = 8.0  # 18 dB over full scale; lossy codecs overshoot by a few dB, not by that
 STANDARD_LIMIT = 4.0
 REFERENCE_FILE = "audio_reference.json"
 
@@ -154,7 +154,7 @@ class AudioEncoder:
             raise ValueError(f"sound must be at {self.config.rate_hz} Hz, got {sound.rate_hz}")
         if not sound.present:
             return Encoded(Tokens.none(AUDIO_DIM), AudioAttributes(present=False, degraded=sound.degraded))
-        samples, damaged = _mended(sound.samples)
+        samples, damaged = mended(sound.samples)
         heard = AudioAttributes(
             present=True,
             seconds_decoded=sound.seconds,
@@ -250,7 +250,7 @@ class AudioEncoder:
     ) -> Music:
         seconds = samples.shape[1] / self.config.rate_hz
         if self._mood_model is not None and enough_music(share, seconds):
-            return self._mood_model(_mixed(samples), self.config.rate_hz, share)
+            return self._mood_model(mixed(samples), self.config.rate_hz, share)
         if weights.sum() == 0:
             return Music(share=share)
         return music_of(
@@ -269,31 +269,12 @@ class AudioEncoder:
         import librosa
 
         mono = librosa.resample(
-            _mixed(samples), orig_sr=self.config.rate_hz, target_sr=SPEECH_RATE_HZ, res_type="soxr_hq"
+            mixed(samples), orig_sr=self.config.rate_hz, target_sr=SPEECH_RATE_HZ, res_type="soxr_hq"
         )
         return self._activity.probabilities(np.ascontiguousarray(mono, np.float32))
 
 
-# --- samples ---------------------------------------------------------------------------------------------------------
-
-
-def _mended(samples: Float32) -> tuple[Float32, bool]:
-    """`samples` with NaN and infinity replaced by 0 and the absurdly large cut off, and whether there were any."""
-    finite = np.isfinite(samples)
-    with np.errstate(invalid="ignore"):
-        damaged = not finite.all() or bool((np.abs(samples) > SAMPLE_LIMIT).any())
-    if not damaged:
-        return samples, False
-    return np.clip(np.where(finite, samples, np.float32(0.0)), -SAMPLE_LIMIT, SAMPLE_LIMIT).astype(np.float32), True
-
-
-def _mixed(samples: Float32) -> Float32:
-    """float32 [n]: the mean of the channels, or the louder one where they cancel out."""
-    mixed: Float32 = samples.mean(axis=0, dtype=np.float32)
-    powers = np.square(samples, dtype=np.float64).mean(axis=1)
-    if float(np.square(mixed, dtype=np.float64).mean()) < 0.1 * powers.max():
-        return np.ascontiguousarray(samples[int(powers.argmax())])
-    return mixed
+# --- windows --------------------------------------------------------------------------------------------------------
 
 
 def window_bounds(count: int, rate_hz: int, config: AudioConfig) -> Float64:

@@ -375,4 +375,21 @@ WEIGHTS: Mapping[str, Weights] = _catalogue(
         source="github.com/timesler/facenet-pytorch",
         description="MTCNN face detector, a cascade of three small networks. Says where faces are, not whose.",
     ),
+    Weights(
+        name="resemblyzer-voice",
+        packages=("Resemblyzer",),
+        version="0.1.4",
+        files=(
+            WeightsFile(
+                name="pretrained.pt",
+                sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+                bytes=17_090_379,
+                parts=("resemblyzer/pretrained.pt",),
+            ),
+        ),
+        directory=False,
+        licence="Apache-2.0 (Resemble AI)",
+        source="github.com/resemble-ai/Resemblyzer",
+        description="Resemblyzer speaker encoder (GE2E LSTM): 256 dimensions from 1.6 s of speech at 16 kHz.",
+    ),
 )
