@@ -16,7 +16,8 @@ from encoders.weights import WEIGHTS, locate
 from store.errors import ModelError
 from store.records import Faces, Frames
 from store.settings import Limits
-from workers.decoding import FrameSampling, read_frames
+from workers.frame_decoding import read_frames
+from workers.frame_sampling import FrameSampling
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from store.errors import MediaError
 from store.records import Frames, Shot
 from store.settings import Limits
 from tests import clips
-from workers.decoding import read_frames
+from workers.frame_decoding import read_frames
 from workers.frame_sampling import Candidate, FrameSampling, Sampler
 
 LIMITS = Limits()

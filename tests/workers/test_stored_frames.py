@@ -15,7 +15,7 @@ from store.errors import PassingError
 from store.records import Artifact, Frames, FramesAttributes
 from store.settings import Limits
 from tests import clips
-from workers.decoding import read_frames
+from workers.frame_decoding import read_frames
 from workers.frame_sampling import FrameSampling
 from workers.stored_frames import frames_attributes, frames_from_arrays, frames_to_arrays
 
