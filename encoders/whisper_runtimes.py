@@ -65,16 +65,16 @@ def load_runtime(name: RuntimeName, compute_type: str, cache: Path, threads: int
     return OpenaiWhisper(directory, threads)
 
 
-def log_mel(samples: Float32, seconds: float) -> Float32:
-    """float32 [80, n_frames]: openai-whisper's log-Mel spectrogram of `samples` (float32 [n], 16 kHz), filled up with
-    silence to `seconds` (at most 30)."""
+def log_mel(samples: Float32, seconds: float, bands: int = 80) -> Float32:
+    """float32 [bands, n_frames]: openai-whisper's log-Mel spectrogram of `samples` (float32 [n], 16 kHz), filled up
+    with silence to `seconds` (at most 30). It has 80 bands, or 128 for the large models since the third."""
     import torch
     from whisper.audio import N_FRAMES, log_mel_spectrogram
 
     # The reference pads with silence before it takes the spectrogram's maximum, which sets the floor of the scale.
     padding = max(round(seconds * RATE_HZ) - len(samples), 0)
     with torch.inference_mode():
-        mel = log_mel_spectrogram(torch.from_numpy(samples), padding=padding).numpy()
+        mel = log_mel_spectrogram(torch.from_numpy(samples), bands, padding).numpy()
     frames = min(mel.shape[1] // 2 * 2, N_FRAMES)
     return np.ascontiguousarray(mel[:, :frames], dtype=np.float32)
 
