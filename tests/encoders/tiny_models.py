@@ -155,7 +155,7 @@ def clap(folder: Path, fused: bool = False) -> Path:
         config = ClapConfig(
             text_config=_SMALL | {"vocab_size": len(pieces), "max_position_embeddings": 90, "pad_token_id": 1},
             audio_config={
-                "patch_embeds_hidden_size": 8,
+                "patch_embeds_hidden_size": 16,
                 "hidden_size": 32,
                 "depths": [1, 1],
                 "num_attention_heads": [2, 2],
