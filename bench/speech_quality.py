@@ -143,10 +143,11 @@ def greedy_tokens(runtime: WhisperRuntime, samples: Float32) -> list[tuple[int, 
     found = []
     for start in range(0, len(samples), length):
         piece = samples[start : start + length]
-        features = runtime.encode(log_mel(piece, len(piece) / RATE_HZ + config.tail_seconds))
-        languages = runtime.detect_language(features)
+        features = runtime.encode(log_mel(piece, len(piece) / RATE_HZ + config.tail_seconds)[np.newaxis])
+        (languages,) = runtime.detect_language(features)
         cap = token_cap(len(piece) / RATE_HZ, config.max_tokens_per_second, TOKENS_AT_MOST)
-        found.append(runtime.generate(features, max(sorted(languages), key=languages.__getitem__), 1, cap).tokens)
+        (written,) = runtime.generate(features, [max(sorted(languages), key=languages.__getitem__)], 1, cap)
+        found.append(written.tokens)
     return found
 
 

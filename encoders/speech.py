@@ -6,6 +6,7 @@ with it; what Whisper then writes must be likely in its own eyes, must not loop,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from encoders.speech_activity import SpeechActivity, speech_spans
-from encoders.speech_guards import Line, compression_ratio, lines_of, token_cap, without_loops
+from encoders.speech_channels import correlations, may_differ, speak_differently
+from encoders.speech_guards import compression_ratio, lines_of, token_cap, without_loops
 from encoders.speech_windows import Window, speech_within, windows_of
+from encoders.speech_words import settled, without_echoes, words_of
 from encoders.whisper_runtimes import (
     RATE_HZ,
     TOKENS_AT_MOST,
     WINDOW_SECONDS,
+    Generated,
     RuntimeName,
     load_runtime,
     log_mel,
@@ -48,6 +52,9 @@ class SpeechConfig(BaseModel):
     max_compression_ratio: float = Field(2.4, gt=1, description="A window whose text compresses better is dropped.")
     max_no_speech_prob: float = Field(0.6, gt=0, le=1, description="Above it, a window needs a fair log probability.")
     min_logprob: float = Field(-1.0, lt=0, description="A window less likely than that is dropped.")
+    same_speech: float = Field(
+        0.3, gt=0, lt=1, description="Channels with speech that correlate less than this are heard one by one."
+    )
     beam_size: int = Field(1, ge=1, le=10, description="Hypotheses that the decoder follows; 1 is greedy.")
     doubt_logprob: float = Field(-0.15, le=0, description="A window less likely than that is heard a second time.")
     doubt_beam_size: int = Field(5, ge=1, le=10, description="Hypotheses in the second hearing, of 30 seconds.")
@@ -55,48 +62,96 @@ class SpeechConfig(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class _Heard:
-    """A window, what Whisper's encoder made of it, and how likely each language is in it."""
+class _Track:
+    """One voice track: what is heard as one, a channel or the mean of all; its speech probabilities, the spans that
+    pass the gate, and the windows made of them. Seconds count from the start of the samples."""
 
+    samples: Float32
+    probabilities: Float32
+    spans: list[tuple[float, float]]
+    windows: list[Window]
+
+
+@dataclass(frozen=True, eq=False)
+class _Heard:
+    """A window of a track, what Whisper's encoder made of it (float32 [length, dim]), how likely each language is in
+    it, and how many seconds it was filled up to."""
+
+    track: _Track
     window: Window
-    features: Any
+    features: Float32
     languages: dict[str, float]
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Said:
-    """What Whisper wrote for a window, line by line, and whether the guards believe it."""
+    """What Whisper wrote for a window, line by line (seconds from the start of the window), where the last line ends
+    by its own clock, how likely it all is, and whether the guards believe it."""
 
-    lines: list[Line]
-    texts: list[str]
-    logprobs: list[list[float]]
+    lines: list[TranscriptSegment]
+    reached: float
     logprob: float
     believed: bool
 
 
 class SpeechEncoder:
-    """Transcribes the sound of a video."""
+    """Transcribes the sound of videos."""
 
-    def __init__(self, config: SpeechConfig, cache: Path, threads: int = 1) -> None:
-        """Load both models. `cache` is where unpacked weights live. Raises ModelError."""
+    def __init__(
+        self, config: SpeechConfig, cache: Path, threads: int = 1, *, encoder_batch: int = 1, decoder_batch: int = 8
+    ) -> None:
+        """Load both models. `cache` is where unpacked weights live. Raises ModelError.
+
+        `encoder_batch` and `decoder_batch` are the most windows that Whisper's halves take at once. They change no
+        words. On a CPU the encoder is a sixth slower in batches and the decoder twice as fast, hence the defaults.
+        """
         from whisper.tokenizer import get_tokenizer
 
         self.config = config
         self._activity = SpeechActivity(cache, threads)
         self._runtime = load_runtime(config.runtime, config.compute_type, cache, threads)
         self._tokenizer = get_tokenizer(True, num_languages=99)
+        self._encoder_batch = encoder_batch
+        self._decoder_batch = decoder_batch
 
     def __call__(self, sound: Sound) -> TranscriptAttributes:
         """The words of `sound` (16 kHz), times in seconds on the video's clock. No sound and no words are no error."""
-        if sound.rate_hz != RATE_HZ:
-            raise ValueError(f"sound must be at {RATE_HZ} Hz, got {sound.rate_hz}")
-        nothing = TranscriptAttributes(seconds_decoded=sound.seconds, degraded=sound.degraded)
-        if not sound.present or sound.samples.shape[1] == 0:
-            return nothing
-        return self._transcribe(sound.mono(), sound, nothing)
+        return self.transcribe_many([sound])[0]
 
-    def _transcribe(self, samples: Float32, sound: Sound, nothing: TranscriptAttributes) -> TranscriptAttributes:
+    def transcribe_many(self, sounds: Sequence[Sound]) -> list[TranscriptAttributes]:
+        """The words of each of `sounds`, as if it were the only one; windows of equal length are decoded together."""
+        for sound in sounds:
+            if sound.rate_hz != RATE_HZ:
+                raise ValueError(f"sound must be at {RATE_HZ} Hz, got {sound.rate_hz}")
+        tracks = [self._tracks(sound) for sound in sounds]
+        windows = [[(track, window) for track in each for window in track.windows] for each in tracks]
+        heard = iter(self._hear([window for of_sound in windows for window in of_sound], self.config.tail_seconds))
+        votes: list[dict[str, float]] = []
+        turns: list[tuple[_Heard, str]] = []
+        for of_sound in windows:
+            parts = [next(heard) for _ in of_sound]
+            votes.append(_vote(parts))
+            turns += [(part, _likeliest(votes[-1])) for part in parts]
+        lines = self._lines(turns)
+        return [
+            self._attributes(sound, each, vote, lines) for sound, each, vote in zip(sounds, tracks, votes, strict=True)
+        ]
+
+    def _tracks(self, sound: Sound) -> list[_Track]:
+        """The mean of the channels, or both when each has a talker of its own."""
+        if not sound.present or sound.samples.shape[1] == 0:
+            return []
+        config = self.config
+        if len(sound.samples) == 2 and not np.array_equal(*sound.samples):
+            found = correlations(sound.samples[0], sound.samples[1], RATE_HZ)
+            if may_differ(found, config.same_speech):
+                pair = [self._track(np.ascontiguousarray(channel)) for channel in sound.samples]
+                if speak_differently(found, pair[0].probabilities, pair[1].probabilities, config.same_speech):
+                    return pair
+        return [self._track(sound.mono())]
+
+    def _track(self, samples: Float32) -> _Track:
         config = self.config
         probabilities = self._activity.probabilities(samples)
         spans = speech_spans(
@@ -107,97 +162,174 @@ class SpeechEncoder:
             seconds=len(samples) / RATE_HZ,
         )
         windows = windows_of(spans, probabilities, config.join_seconds, WINDOW_SECONDS - 1.0)
-        heard = [self._hear(samples, window, config.tail_seconds) for window in windows]
-        vote = _vote(heard)
-        segments: list[TranscriptSegment] = []
-        if not vote:
+        return _Track(samples, probabilities, spans, windows)
+
+    def _attributes(
+        self, sound: Sound, tracks: list[_Track], vote: dict[str, float], found: dict[_Track, list[_Placed]]
+    ) -> TranscriptAttributes:
+        nothing = TranscriptAttributes(seconds_decoded=sound.seconds, degraded=sound.degraded)
+        lines = [self._settled(track, found.get(track, [])) for track in tracks]
+        merged = [line for each in lines for line in each]
+        if len(tracks) > 1:
+            merged = without_echoes(merged)
+        if not merged:
             return nothing
-        language = max(sorted(vote), key=vote.__getitem__)
-        for part in heard:
-            segments += self._segments(samples, probabilities, part, language)
-        if not segments:
-            return nothing
-        shift = sound.start_seconds
+        language = _likeliest(vote)
         return nothing.model_copy(
             update={
                 "language": language,
                 "language_confidence": vote[language],
-                "segments": [
-                    line.model_copy(update={"start": line.start + shift, "end": line.end + shift}) for line in segments
-                ],
-                "speech_seconds": _overlap(spans, segments),
+                "segments": [_later(line, sound.start_seconds) for line in merged],
+                "speech_seconds": _spoken(tracks, lines),
             }
         )
 
-    def _hear(self, samples: Float32, window: Window, tail: float) -> _Heard:
-        piece = samples[round(window.start * RATE_HZ) : round(window.end * RATE_HZ)]
-        seconds = min(window.end - window.start + tail, WINDOW_SECONDS)
-        features = self._runtime.encode(log_mel(piece, seconds))
-        return _Heard(window, features, self._runtime.detect_language(features), seconds)
+    def _settled(self, track: _Track, found: list[_Placed]) -> list[TranscriptSegment]:
+        """The lines of a track in order of time, with words that keep out of the pauses."""
+        spans = speech_spans(
+            track.probabilities,
+            self.config.gate,
+            min_speech_seconds=0.0,
+            min_silence_seconds=self.config.gate_silence_seconds,
+            pad_seconds=0.0,
+            seconds=len(track.samples) / RATE_HZ,
+        )
+        lines: list[TranscriptSegment] = []
+        for window, line in sorted(found, key=lambda placed: placed[0].start):
+            floor = max(window.start, lines[-1].end if lines else 0.0)
+            lines.append(settled(_later(line, window.start), spans, floor, window.end))
+        return lines
 
-    def _segments(
-        self, samples: Float32, probabilities: Float32, heard: _Heard, language: str
-    ) -> list[TranscriptSegment]:
-        window = heard.window
-        said = self._said(heard, language, self.config.beam_size)
-        if said.logprob < self.config.doubt_logprob or not said.believed:
+    def _hear(self, windows: Sequence[tuple[_Track, Window]], tail: float) -> list[_Heard]:
+        """Each of `windows` with `tail` seconds of silence after it, but no more than Whisper's 30 seconds."""
+        seconds, mels = [], []
+        for track, window in windows:
+            seconds.append(min(window.end - window.start + tail, WINDOW_SECONDS))
+            piece = track.samples[round(window.start * RATE_HZ) : round(window.end * RATE_HZ)]
+            mels.append(log_mel(piece, seconds[-1]))
+        heard: list[_Heard | None] = [None] * len(windows)
+        for places in _groups([mel.shape[1] for mel in mels], self._encoder_batch):
+            features = self._runtime.encode(np.stack([mels[place] for place in places]))
+            languages = self._runtime.detect_language(features)
+            for place, part, codes in zip(places, features, languages, strict=True):
+                heard[place] = _Heard(*windows[place], part, codes, seconds[place])
+        return [part for part in heard if part is not None]
+
+    def _lines(self, turns: list[tuple[_Heard, str]]) -> dict[_Track, list[_Placed]]:
+        """What is said in each of `turns`, a window and the language of its video; all windows go on side by side."""
+        config = self.config
+        found: dict[_Track, list[_Placed]] = {}
+        while turns:
+            said = self._said(turns, config.beam_size)
             # Whisper was trained on 30 seconds, speech or silence; shorter windows are cheap, and err more easily.
-            whole = self._hear(samples, window, WINDOW_SECONDS) if heard.seconds < WINDOW_SECONDS else heard
-            again = self._said(whole, language, self.config.doubt_beam_size)
-            said = max(said, again, key=lambda hearing: (hearing.believed, hearing.logprob))
-        if not said.believed:
-            return []
-        found = [
-            TranscriptSegment(
-                start=round(window.start + line.start, 3),
-                end=round(window.start + line.end, 3),
-                text=text,
-                confidence=float(np.exp(np.mean(logprobs))),
+            doubted = [
+                place for place, each in enumerate(said) if each.logprob < config.doubt_logprob or not each.believed
+            ]
+            short = [place for place in doubted if turns[place][0].seconds < WINDOW_SECONDS]
+            parts = [turns[place][0] for place in short]
+            whole = dict(
+                zip(short, self._hear([(part.track, part.window) for part in parts], WINDOW_SECONDS), strict=True)
             )
-            for line, text, logprobs in zip(said.lines, said.texts, said.logprobs, strict=True)
-            if text
-        ]
-        # The model may stop at the end of a sentence with speech still to come: go on from there.
-        reached = said.lines[-1].end
-        rest = window.start + reached
-        left = speech_within(probabilities, rest, window.end)
-        if left >= 1.0 and reached >= 1.0:
-            unheard = self._hear(samples, Window(rest, window.end, left), self.config.tail_seconds)
-            found += self._segments(samples, probabilities, unheard, language)
+            again = [(whole.get(place, turns[place][0]), turns[place][1]) for place in doubted]
+            for place, hearing in zip(doubted, self._said(again, config.doubt_beam_size), strict=True):
+                said[place] = max(said[place], hearing, key=lambda each: (each.believed, each.logprob))
+            unheard: list[tuple[_Track, Window]] = []
+            languages: list[str] = []
+            for (part, language), each in zip(turns, said, strict=True):
+                if not each.believed:
+                    continue
+                found.setdefault(part.track, []).extend((part.window, line) for line in each.lines)
+                # The model may stop at the end of a sentence with speech still to come: go on from there.
+                rest = part.window.start + each.reached
+                left = speech_within(part.track.probabilities, rest, part.window.end)
+                if left >= 1.0 and each.reached >= 1.0:
+                    unheard.append((part.track, Window(rest, part.window.end, left)))
+                    languages.append(language)
+            turns = list(zip(self._hear(unheard, config.tail_seconds), languages, strict=True))
         return found
 
-    def _said(self, heard: _Heard, language: str, beam_size: int) -> _Said:
+    def _said(self, turns: list[tuple[_Heard, str]], beam_size: int) -> list[_Said]:
+        """What the decoder writes for each of `turns`, side by side where windows are equally long."""
+        config = self.config
+        spoken, caps = [], []
+        for heard, language in turns:
+            own = _likeliest(heard.languages)
+            spoken.append(own if heard.languages[own] >= config.own_language else language)
+            seconds = heard.window.end - heard.window.start
+            caps.append(token_cap(seconds, config.max_tokens_per_second, TOKENS_AT_MOST))
+        said: list[_Said] = [_UNSAID] * len(turns)
+        for places in _groups(
+            [(len(heard.features), cap) for (heard, _), cap in zip(turns, caps, strict=True)], self._decoder_batch
+        ):
+            batch = np.stack([turns[place][0].features for place in places])
+            generated = self._runtime.generate(batch, [spoken[place] for place in places], beam_size, caps[places[0]])
+            for place, each in zip(places, generated, strict=True):
+                said[place] = self._judged(turns[place][0], spoken[place], each)
+        return said
+
+    def _judged(self, heard: _Heard, language: str, generated: Generated) -> _Said:
+        """The lines and words of what was generated, and whether to believe it."""
+        from whisper.tokenizer import get_tokenizer
+
         config = self.config
         seconds = heard.window.end - heard.window.start
-        spoken = max(sorted(heard.languages), key=heard.languages.__getitem__)
-        if heard.languages[spoken] < config.own_language:
-            spoken = language
-        cap = token_cap(seconds, config.max_tokens_per_second, TOKENS_AT_MOST)
-        generated = self._runtime.generate(heard.features, spoken, beam_size, cap)
         lines = without_loops(lines_of(generated.tokens, self._tokenizer.timestamp_begin, seconds), config.max_repeats)
-        texts = [self._text(line) for line in lines]
         tokens = [token for line in lines for token in line.tokens]
         if not tokens:
-            return _Said([], [], [], -np.inf, False)
-        flat = self._runtime.logprobs(heard.features, spoken, tokens)
-        logprob = float(np.mean(flat))
+            return _UNSAID
+        found = self._runtime.align(heard.features, language, tokens, seconds)
+        tokenizer = get_tokenizer(True, num_languages=99, language=language, task="transcribe")
+        texts = [str(tokenizer.decode(list(line.tokens))).strip() for line in lines]
+        logprob = float(np.mean(found.logprobs))
         believed = (
             logprob >= config.min_logprob
             and not (generated.no_speech_prob > config.max_no_speech_prob and logprob < config.min_logprob / 2)
             and compression_ratio(" ".join(texts)) <= config.max_compression_ratio
         )
-        logprobs = [[flat.pop(0) for _ in line.tokens] for line in lines]
-        return _Said(lines, texts, logprobs, logprob, believed)
+        segments, place = [], 0
+        for line, text in zip(lines, texts, strict=True):
+            first, place = place, place + len(line.tokens)
+            logprobs = found.logprobs[first:place]
+            words = words_of(tokenizer, line.tokens, found.starts[first : place + 1], logprobs)
+            if words:  # signs alone are not words
+                segments.append(
+                    TranscriptSegment(
+                        start=line.start,
+                        end=line.end,
+                        text=text,
+                        confidence=float(np.exp(np.mean(logprobs))),
+                        language=language,
+                        words=words,
+                    )
+                )
+        return _Said(segments, lines[-1].end, logprob, believed)
 
-    def _text(self, line: Line) -> str:
-        return str(self._tokenizer.decode(list(line.tokens))).strip()
+
+_Placed = tuple[Window, TranscriptSegment]  # a line, in seconds from the start of its window
+_UNSAID = _Said([], 0.0, -np.inf, False)
+
+
+def _groups(keys: Sequence[Any], most: int) -> list[list[int]]:
+    """The places of `keys`, those of equal ones together, at most so many in a group; in order of first appearance."""
+    together: dict[Any, list[int]] = {}
+    for place, key in enumerate(keys):
+        together.setdefault(key, []).append(place)
+    return [places[first : first + most] for places in together.values() for first in range(0, len(places), most)]
+
+
+def _likeliest(languages: dict[str, float]) -> str:
+    return max(sorted(languages), key=languages.__getitem__)
+
+
+def _later(line: TranscriptSegment, seconds: float) -> TranscriptSegment:
+    """The line and its words, `seconds` later."""
+    words = [word.model_copy(update={"start": word.start + seconds, "end": word.end + seconds}) for word in line.words]
+    return line.model_copy(update={"start": line.start + seconds, "end": line.end + seconds, "words": words})
 
 
 def _vote(heard: list[_Heard]) -> dict[str, float]:
     """Probability of each language, every window counting by its seconds of speech."""
     total = sum(part.window.speech_seconds for part in heard)
-    if not total:
-        return {}
     vote: dict[str, float] = {}
     for part in heard:
         for code, probability in part.languages.items():
@@ -205,10 +337,16 @@ def _vote(heard: list[_Heard]) -> dict[str, float]:
     return vote
 
 
-def _overlap(spans: list[tuple[float, float]], segments: list[TranscriptSegment]) -> float:
-    """Seconds of `spans` in which `segments` have words."""
-    total = 0.0
-    for start, end in spans:
-        covered = [(max(start, line.start), min(end, line.end)) for line in segments]
-        total += sum(max(last - first, 0.0) for first, last in covered)
+def _spoken(tracks: list[_Track], lines: list[list[TranscriptSegment]]) -> float:
+    """Seconds in which any of `tracks` may have speech and has `lines`."""
+    covered = sorted(
+        (max(start, line.start), min(end, line.end))
+        for track, of_track in zip(tracks, lines, strict=True)
+        for start, end in track.spans
+        for line in of_track
+    )
+    total = reached = 0.0
+    for start, end in covered:
+        total += max(end - max(start, reached), 0.0)
+        reached = max(reached, end)
     return total

@@ -318,9 +318,10 @@ class Word(CaptionSegment):
 
 
 class TranscriptSegment(CaptionSegment):
-    """A spoken line; `confidence` 0..1 is the geometric mean probability of its tokens."""
+    """A spoken line; `confidence` 0..1 is the geometric mean probability of its tokens, `language` its own."""
 
     confidence: float = 0.0
+    language: str | None = None
     words: list[Word] = Field(default_factory=list)
 
 

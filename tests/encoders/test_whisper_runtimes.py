@@ -240,29 +240,69 @@ def test_both_runtimes_write_the_same_tokens(
 @pytest.mark.models
 def test_both_runtimes_believe_the_same(runtimes: tuple[WhisperRuntime, WhisperRuntime], shared_media: Path) -> None:
     mel = log_mel(read_clip(shared_media / "audio" / "austen_0930.wav").mono(), 4.3)
-    ours, theirs = (runtime.encode(mel) for runtime in runtimes)
-    np.testing.assert_allclose(np.array(ours), theirs.numpy(), atol=2e-3)
-    languages = [runtime.detect_language(features) for runtime, features in zip(runtimes, (ours, theirs), strict=True)]
+    ours, theirs = (runtime.encode(mel[np.newaxis]) for runtime in runtimes)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    pairs = list(zip(runtimes, (ours, theirs), strict=True))
+    languages = [runtime.detect_language(features)[0] for runtime, features in pairs]
     assert len(languages[0]) == len(languages[1]) == 99
     assert languages[0] == pytest.approx(languages[1], abs=1e-4)
     assert sum(languages[0].values()) == pytest.approx(1.0, abs=1e-4)
-    said = [runtime.generate(features, "en", 1, 60) for runtime, features in zip(runtimes, (ours, theirs), strict=True)]
+    said = [runtime.generate(features, ["en"], 1, 60)[0] for runtime, features in pairs]
     assert said[0].tokens == said[1].tokens
     assert said[0].avg_logprob == pytest.approx(said[1].avg_logprob, abs=1e-3)
     assert said[0].no_speech_prob == pytest.approx(said[1].no_speech_prob, abs=1e-4)
     words = [token for token in said[0].tokens if token < 50257]
-    logprobs = [
-        runtime.logprobs(features, "en", words) for runtime, features in zip(runtimes, (ours, theirs), strict=True)
-    ]
-    assert len(logprobs[0]) == len(words)
-    assert logprobs[0] == pytest.approx(logprobs[1], abs=5e-3)
+    found = [runtime.align(features[0], "en", words, 3.3) for runtime, features in pairs]
+    assert len(found[0].logprobs) == len(words)
+    assert found[0].logprobs == pytest.approx(found[1].logprobs, abs=5e-3)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["audio/jfk.flac", "audio/voice_fr.wav", "audio/voice_ja.wav"])
+def test_both_runtimes_lay_the_tokens_at_the_same_times(
+    runtimes: tuple[WhisperRuntime, WhisperRuntime], shared_media: Path, name: str
+) -> None:
+    samples = read_clip(shared_media / name).mono()
+    seconds = len(samples) / RATE_HZ
+    mels = log_mel(samples, seconds + 1)[np.newaxis]
+    features = runtimes[0].encode(mels)
+    (languages,) = runtimes[0].detect_language(features)
+    language = max(languages, key=languages.__getitem__)
+    words = [token for token in runtimes[0].generate(features, [language], 1, 200)[0].tokens if token < 50257]
+    ours, theirs = (runtime.align(runtime.encode(mels)[0], language, words, seconds).starts for runtime in runtimes)
+    assert len(ours) == len(theirs) == len(words) + 1
+    assert ours == sorted(ours)
+    assert 0 <= ours[0] < ours[-1] <= seconds
+    # The same heads and the same warping: at most a step of the clock apart, and seldom that.
+    assert theirs == pytest.approx(ours, abs=0.0201)
+
+
+@pytest.mark.models
+def test_a_batch_gives_what_its_members_give(
+    runtimes: tuple[WhisperRuntime, WhisperRuntime], shared_media: Path
+) -> None:
+    """The same to 1e-5: sums of another size of matrix round elsewhere."""
+    clips = [read_clip(shared_media / "audio" / name).mono() for name in ("jfk.flac", "voice_de.wav", "voice_fr.wav")]
+    mels = np.stack([log_mel(samples[: 5 * RATE_HZ], 6.0) for samples in clips])
+    languages = ["en", "de", "fr"]
+    for runtime in runtimes:
+        together = runtime.encode(mels)
+        alone = [runtime.encode(mels[place : place + 1]) for place in range(3)]
+        np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
+        written = runtime.generate(together, languages, 1, 80)
+        for place in range(3):
+            (single,) = runtime.generate(alone[place], languages[place : place + 1], 1, 80)
+            assert single.tokens == written[place].tokens
+            assert single.avg_logprob == pytest.approx(written[place].avg_logprob, abs=1e-5)
+            (codes,) = runtime.detect_language(alone[place])
+            assert codes == pytest.approx(runtime.detect_language(together)[place], abs=1e-5)
 
 
 @pytest.mark.models
 def test_no_more_tokens_than_allowed(runtimes: tuple[WhisperRuntime, WhisperRuntime], shared_media: Path) -> None:
-    mel = log_mel(read_clip(shared_media / "audio" / "jfk.flac").mono(), 12.0)
+    mels = log_mel(read_clip(shared_media / "audio" / "jfk.flac").mono(), 12.0)[np.newaxis]
     for runtime in runtimes:
-        said = runtime.generate(runtime.encode(mel), "en", 1, 9)
+        (said,) = runtime.generate(runtime.encode(mels), ["en"], 1, 9)
         assert 7 <= len(said.tokens) <= 9
 
 
