@@ -7,6 +7,7 @@ the third hear 128 Mel bands instead of 80 and know one language more, Cantonese
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,19 @@ from typing import Any
 import numpy as np
 
 from encoders.hub import HubConfig, load_model, obtain
-from encoders.whisper_runtimes import WINDOW_SECONDS, Generated
+from encoders.speech import SpeechConfig, SpeechEncoder
+from encoders.whisper_runtimes import (
+    RATE_HZ,
+    SECONDS_PER_FEATURE,
+    WINDOW_SECONDS,
+    Alignment,
+    Generated,
+    aligned_length,
+    attended_places,
+)
+from encoders.whisper_warping import token_starts
 from store.errors import ModelError
-from store.records import Float32
+from store.records import Float32, Sound, TranscriptAttributes
 
 _MAX_INITIAL_TIMESTAMP = 50  # one second, in steps of 0.02 s: later than that, a first word is not believed
 _TOKENS_BESIDE_LANGUAGES = 51_766  # of a multilingual vocabulary: text, time stamps, and what steers the model
@@ -29,8 +40,42 @@ class HubWhisperConfig(HubConfig):
     model: str = "openai/whisper-large-v3-turbo"
 
 
+class HubSpeechConfig(HubWhisperConfig):
+    """Which Whisper, and the gate and the guards around it (of which `runtime` and `compute_type` say nothing here)."""
+
+    guards: SpeechConfig = SpeechConfig()
+
+
+class HubSpeechEncoder:
+    """Transcribes the sound of videos with a Whisper of the hub, gated and guarded as `encoders.speech` does it."""
+
+    rate_hz = RATE_HZ
+
+    def __init__(self, config: HubSpeechConfig, cache: Path, threads: int = 1) -> None:
+        """Load the models. `threads` is what torch may use in this process. Raises ModelError."""
+        self.config = config
+        runtime = HubWhisper(config, cache, threads)
+        self._speech = SpeechEncoder(
+            config.guards,
+            cache,
+            threads,
+            encoder_batch=config.batch_size,
+            decoder_batch=config.batch_size,
+            runtime=runtime,
+        )
+
+    def __call__(self, sound: Sound) -> TranscriptAttributes:
+        """The words of `sound` (16 kHz), times in seconds on the video's clock. No sound and no words are no error."""
+        return self._speech(sound)
+
+    def transcribe_many(self, sounds: Sequence[Sound]) -> list[TranscriptAttributes]:
+        """The words of each of `sounds`, as if it were the only one."""
+        return self._speech.transcribe_many(sounds)
+
+
 class HubWhisper:
-    """One Whisper. Sounds of a batch are equally long; features are float32, whatever the model computes in."""
+    """One Whisper, as a runtime (see `encoders.whisper_runtimes`). Sounds of a batch are equally long; features are
+    float32, whatever the model computes in."""
 
     def __init__(self, config: HubWhisperConfig, cache: Path, threads: int = 1) -> None:
         """Load the model. `threads` is what torch may use in this process. Raises ModelError."""
@@ -39,9 +84,8 @@ class HubWhisper:
 
         torch.set_num_threads(threads)
         self.config = config
-        self._model = load_model(
-            obtain(config, cache), WhisperForConditionalGeneration, config, may_lack=("proj_out.",)
-        )
+        found = obtain(config, cache)
+        self._model = load_model(found, WhisperForConditionalGeneration, config, may_lack=("proj_out.",))
         self.languages = int(self._model.config.vocab_size) - _TOKENS_BESIDE_LANGUAGES
         if self.languages not in (99, 100):
             raise ModelError(
@@ -52,14 +96,7 @@ class HubWhisper:
             )
         self.mel_bands = int(self._model.config.num_mel_bins)
         self._positions = self._model.model.encoder.embed_positions.weight
-        heads = getattr(self._model.generation_config, "alignment_heads", None)
-        layers = int(self._model.config.decoder_layers)
-        # Where the model does not name the heads that follow the sound: all of the upper half, as openai-whisper does.
-        self.alignment_heads: list[list[int]] = heads or [
-            [layer, head]
-            for layer in range(layers // 2, layers)
-            for head in range(self._model.config.decoder_attention_heads)
-        ]
+        self._heads = _alignment_heads(found.directory, self._model.config)
 
     def encode(self, mels: Float32) -> Float32:
         """Features float32 [n, n_frames / 2, dim] of `mels` float32 [n, `mel_bands`, n_frames]; n_frames is even, and
@@ -89,10 +126,9 @@ class HubWhisper:
                 found.update(zip(chosen, self._search(features[chosen], language, beam_size, max_tokens), strict=True))
         return [found[place] for place in range(len(languages))]
 
-    def attend(self, features: Float32, language: str, tokens: Sequence[int]) -> tuple[list[float], Float32]:
-        """For `tokens` (text alone, no time stamps) of one sound, whose features are [length, dim]: the natural log
-        probability of each given the sound and the tokens before it, and float32 [heads, n + 1, length], what the
-        alignment heads attend to when they foretell each token and then the end; rows sum to one."""
+    def align(self, features: Float32, language: str, tokens: list[int], seconds: float) -> Alignment:
+        """Where `tokens` (text alone, no time stamps) lie in the first `seconds` of one sound, whose features are
+        [length, dim], and how likely each is given the sound and the tokens before it."""
         import torch
 
         tokenizer = self._tokenizer(language)
@@ -108,11 +144,18 @@ class HubWhisper:
                 )
                 logits = self._model.proj_out(states.last_hidden_state)[0, len(prompt) - 1 : -2].float()
                 logprobs = torch.log_softmax(logits[:, : tokenizer.eot], dim=-1).cpu()
-                weights = torch.stack([states.cross_attentions[layer][0, head] for layer, head in self.alignment_heads])
+                weights = torch.stack([states.cross_attentions[layer][0, head] for layer, head in self._heads])
+                # The logarithm of a share stands for the score that it was made of: a softmax gives the share again.
+                scores = weights[:, :, : aligned_length(features, seconds)].float().clamp_min(1e-30).log().cpu()
+                attended = attended_places(scores)
         finally:
             self._model.set_attn_implementation(kept)
-        attended: Float32 = weights[:, len(prompt) - 1 : -1].float().cpu().numpy()
-        return [float(logprobs[place, token]) for place, token in enumerate(tokens)], attended
+        # The row of a token is that of the token before it, from which it is foretold.
+        starts = token_starts(attended[len(prompt) - 1 : -1].numpy())
+        return Alignment(
+            [float(logprobs[place, token]) for place, token in enumerate(tokens)],
+            [float(start) * SECONDS_PER_FEATURE for start in starts],
+        )
 
     def _encode(self, mels: Float32) -> Float32:
         """As the library's encoder computes, which insists on 30 seconds: a shorter window needs the first
@@ -228,3 +271,20 @@ def _cache_keyword(decoder: Any) -> str:
     import inspect
 
     return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
+
+
+def _alignment_heads(directory: Path, config: Any) -> list[tuple[int, int]]:
+    """The heads (layer and number) of the decoder that follow the sound: those that generation_config.json names, else
+    all of the upper half of the layers, as in openai-whisper.
+
+    The file is read here: the library passes over what it takes for a copy of the model's own configuration.
+    """
+    layers, heads = int(config.decoder_layers), int(config.decoder_attention_heads)
+    try:
+        named = json.loads((directory / "generation_config.json").read_text(encoding="utf-8"))["alignment_heads"]
+        found = [(int(layer), int(head)) for layer, head in named]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = []
+    if found and all(0 <= layer < layers and 0 <= head < heads for layer, head in found):
+        return found
+    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]

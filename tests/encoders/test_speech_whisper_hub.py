@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from bench.speech_quality import read_clip
-from encoders.speech_whisper_hub import HubWhisper, HubWhisperConfig
+from encoders.speech import SpeechConfig, SpeechEncoder
+from encoders.speech_whisper_hub import HubSpeechConfig, HubSpeechEncoder, HubWhisper, HubWhisperConfig
 from encoders.weights import WEIGHTS, locate
 from encoders.whisper_runtimes import RATE_HZ, OpenaiWhisper, log_mel
 from encoders.whisper_weights import WhisperWeights, convert, read_variables
@@ -52,7 +54,7 @@ def name_in_transformers(name: str) -> str:
     return f"model.{side}.{WHOLE.get(inside, inside)}"
 
 
-def saved(weights: WhisperWeights, folder: Path) -> Path:
+def saved(weights: WhisperWeights, alignment_heads: list[list[int]], folder: Path) -> Path:
     """The weights as the hub has Whisper."""
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration
@@ -80,6 +82,7 @@ def saved(weights: WhisperWeights, folder: Path) -> Path:
     told = model.load_state_dict(state, strict=False)
     assert (told.missing_keys, told.unexpected_keys) == (["proj_out.weight"], [])  # it is the token embedding
     model.tie_weights()
+    model.generation_config.alignment_heads = alignment_heads
     model.save_pretrained(folder)
     return folder
 
@@ -96,7 +99,9 @@ def directory(cache: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def base(directory: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> HubWhisper:
-    folder = saved(convert(read_variables(directory / "model.bin")), tmp_path_factory.mktemp("models") / "base")
+    weights = convert(read_variables(directory / "model.bin"))
+    heads = json.loads((directory / "config.json").read_text())["alignment_heads"]
+    folder = saved(weights, heads, tmp_path_factory.mktemp("models") / "base")
     return HubWhisper(HubWhisperConfig(model=str(folder), batch_size=2), cache)
 
 
@@ -185,20 +190,36 @@ def test_a_short_window_is_heard_by_the_first_positions(
 
 
 @pytest.mark.models
-def test_what_was_said_is_attended_to_in_its_order(base: HubWhisper, shared_media: Path) -> None:
+def test_words_lie_where_openai_whisper_finds_them(
+    base: HubWhisper, reference: OpenaiWhisper, shared_media: Path
+) -> None:
     mel = log_mel(read_clip(shared_media / "audio" / "jfk.flac").mono(), 12.0)
     features = base.encode(mel[np.newaxis])
     (said,) = base.generate(features, ["en"], 1, 60)
     words = [token for token in said.tokens if token < 50_257]
-    logprobs, attended = base.attend(features[0], "en", words)
-    assert len(logprobs) == len(words)
-    assert all(logprob < 0 for logprob in logprobs)
-    assert attended.shape == (len(base.alignment_heads), len(words) + 1, features.shape[1])
-    np.testing.assert_allclose(attended.sum(axis=-1), 1.0, atol=1e-4)
-    # The text of another sound is far less likely.
-    wrong, _ = base.attend(features[0], "en", words[::-1])
-    assert float(np.mean(logprobs)) > float(np.mean(wrong)) + 2
-    assert base.generate(features, ["en"], 1, 60) == [said]  # attending has left nothing behind
+    found = base.align(features[0], "en", words, 11.0)
+    expected = reference.align(reference.encode(mel[np.newaxis])[0], "en", words, 11.0)
+    assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
+    assert found.starts == pytest.approx(expected.starts, abs=0.021)  # one step, for a tie
+    assert found.starts[-1] > 9
+    assert base.generate(features, ["en"], 1, 60) == [said]  # aligning has left nothing behind
+
+
+@pytest.mark.models
+def test_gate_and_guards_are_those_of_the_other_runtimes(base: HubWhisper, cache: Path, shared_media: Path) -> None:
+    speech = HubSpeechEncoder(HubSpeechConfig(model=base.config.model), cache)
+    voice = read_clip(shared_media / "audio" / "ljspeech_0004.wav")
+    room = read_clip(shared_media / "audio" / "room_tone_no_speech.wav")
+    said, silent = speech.transcribe_many([voice, room])
+    guards = SpeechConfig(runtime="openai-whisper")
+    expected = SpeechEncoder(guards, cache)(voice)
+    assert [line.text for line in said.segments] == [line.text for line in expected.segments]
+    assert [line.text for line in said.segments] != []
+    for ours, theirs in zip(said.segments, expected.segments, strict=True):
+        assert [word.text for word in ours.words] == [word.text for word in theirs.words]
+        assert [word.start for word in ours.words] == pytest.approx([word.start for word in theirs.words], abs=0.03)
+    assert said.language == "en"
+    assert silent.segments == []
 
 
 @pytest.mark.models
@@ -228,6 +249,17 @@ def noise(seconds: float, count: int, bands: int) -> npt.NDArray[np.float32]:
     return np.stack([log_mel(each, seconds, bands) for each in samples])
 
 
+@pytest.mark.models
+def test_a_turbo_passes_the_gate_and_is_stopped_by_the_guard(
+    turbo: HubWhisper, cache: Path, shared_media: Path
+) -> None:
+    """Random weights say things that no guard believes; what matters is that 128 bands and its tokens get there."""
+    speech = HubSpeechEncoder(HubSpeechConfig(model=turbo.config.model), cache)
+    found = speech(read_clip(shared_media / "audio" / "ljspeech_0004.wav"))
+    assert found.segments == []
+    assert found.seconds_decoded > 3
+
+
 def test_a_turbo_hears_128_bands_and_knows_cantonese(turbo: HubWhisper) -> None:
     assert (turbo.mel_bands, turbo.languages) == (128, 100)
     features = turbo.encode(noise(3.0, 4, turbo.mel_bands))
@@ -253,7 +285,7 @@ def test_half_precision_is_near(turbo: HubWhisper, cache: Path, precision: str) 
     assert found.dtype == np.float32
     assert float((whole * found).sum() / np.linalg.norm(whole) / np.linalg.norm(found)) > 0.99
     assert len(half.generate(found, ["en"], 1, 5)[0].tokens) > 0
-    assert half.attend(found[0], "en", [1, 2, 3])[1].shape == (2, 4, 100)
+    assert len(half.align(found[0], "en", [1, 2, 3], 2.0).starts) == 4
 
 
 def test_an_english_whisper_is_refused(cache: Path, tmp_path: Path) -> None:
