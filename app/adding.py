@@ -83,7 +83,10 @@ def add_all(
 
 
 def reconcile_all(settings: Settings, *, verify: bool, wait: bool, timeout_seconds: float) -> dict[str, Any]:
-    """One sweep (see `ReelSense.reconcile`); with `wait`, until no video is waiting or under way (or the time is up: `wait.timeout`)."""
+    """One sweep (see `ReelSense.reconcile`); with `wait`, until no video is waiting or under way.
+
+    Raises `wait.timeout` when the time is up.
+    """
     if not wait:
         if (info := running(settings)) is not None and not settings.broker:
             settings = connected(settings, info)

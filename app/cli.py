@@ -23,6 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_help=True)
+app.add_typer(train, name="train")
+
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)
 ]
@@ -174,6 +177,32 @@ def search(
     from app.tables import show_search
 
     answer(as_json, data, lambda reelsense: reelsense.search(text, k), show_search)
+
+
+@app.command()
+def duplicates(
+    threshold: Annotated[float | None, typer.Option(help="Least similarity, 0 to 1.", show_default=False)] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Videos that show nearly the same pictures: uploads in another size, codec or length."""
+    from app.tables import show_duplicates
+
+    answer(as_json, data, lambda reelsense: reelsense.duplicates(threshold), show_duplicates)
+
+
+@train.command("topics")
+def train_topics(
+    topics: Annotated[
+        int | None, typer.Option(help="How many topics; default: by the size of the catalogue.", show_default=False)
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Learn the topics of the catalogue anew, and give them to every video."""
+    from app.tables import show_topics
+
+    answer(as_json, data, lambda reelsense: reelsense.train_topics(topics), show_topics)
 
 
 @app.command()

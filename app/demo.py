@@ -34,7 +34,6 @@ def add_clips(settings: Settings) -> list[Added]:
 def tastes(reelsense: ReelSense, ids: list[str]) -> tuple[str, str]:
     """The two videos that are least alike: one for each viewer to love. Raises ValueError for fewer than two."""
     table = reelsense.table
-    table.refresh()
     pairs = itertools.combinations(sorted(ids), 2)
     return min(pairs, key=lambda pair: float(table.get(pair[0]).vector @ table.get(pair[1]).vector))
 

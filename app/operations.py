@@ -10,17 +10,27 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
 
 from store.catalogue import Catalogue, RunKey, Video
 from store.errors import InputError, ReelsenseError
 from store.objects import ObjectStore, open_objects
 from store.records import (
     MODALITIES,
+    AppearanceAttributes,
     Artifact,
     AudioAttributes,
+    Faces,
+    FramesAttributes,
     FusedAttributes,
+    Music,
+    ScreenAttributes,
+    SpeakersAttributes,
     TextAttributes,
+    TextPiece,
+    TopicsAttributes,
     TranscriptAttributes,
     VisionAttributes,
 )
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
     from workers.graph import Graph
 
 MOST_RESULTS = 10_000
+_Attributes = TypeVar("_Attributes", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class ReelSense:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._table: VideoTable | None = None
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -98,12 +110,17 @@ class ReelSense:
             send(self.celery, key)
         # Without a broker nothing is sent: the ledger says `queued`, and the first sweep of the next stack sends it.
 
-    @cached_property
+    @property
     def table(self) -> VideoTable:
-        """The published videos, as far as they were published when last refreshed."""
+        """The published videos of the served version, up to this moment."""
         from ranker.video_table import VideoTable
 
-        return VideoTable(self.objects, self.catalogue, self.graph.versions["published"])
+        self.graph.refresh()
+        version = self.graph.versions["published"]
+        if self._table is None or self._table.version != version:
+            self._table = VideoTable(self.objects, self.catalogue, version)
+        self._table.refresh()
+        return self._table
 
     # --- videos ------------------------------------------------------------------------------------------------------
 
@@ -187,20 +204,25 @@ class ReelSense:
 
     def show(self, video_id: str) -> dict[str, Any]:
         """All that is understood of one video. What is not done yet is empty, and its stage's state says so."""
+        from workers.stages import STAGES
+
         video = self.catalogue.video(video_id)
         state, error = self.graph.states([video])[video.id]
-        found = {name: self._artifact(video, name) for name in ("vision", "audio", "transcript", "text", "fused")}
-        vision = VisionAttributes.model_validate(found["vision"].attributes) if found["vision"] else None
-        audio = AudioAttributes.model_validate(found["audio"].attributes) if found["audio"] else None
-        transcript = (
-            TranscriptAttributes.model_validate(found["transcript"].attributes) if found["transcript"] else None
-        )
-        text = TextAttributes.model_validate(found["text"].attributes) if found["text"] else None
-        fused = FusedAttributes.model_validate(found["fused"].attributes) if found["fused"] else None
-        weights = found["fused"].arrays["weights"].tolist() if found["fused"] else []
+        artifacts = {stage.name: self._artifact(video, stage.name) for stage in STAGES}
+        frames = _said(artifacts["frames"], FramesAttributes)
+        vision = _said(artifacts["vision"], VisionAttributes)
+        look = _said(artifacts["appearance"], AppearanceAttributes)
+        screen = _said(artifacts["screen"], ScreenAttributes)
+        audio = _said(artifacts["audio"], AudioAttributes)
+        transcript = _said(artifacts["transcript"], TranscriptAttributes)
+        speakers = _said(artifacts["speakers"], SpeakersAttributes)
+        text = _said(artifacts["text"], TextAttributes)
+        topics = _said(artifacts["topics"], TopicsAttributes)
+        fused = _said(artifacts["fused"], FusedAttributes)
+        weights = artifacts["fused"].arrays["weights"].tolist() if artifacts["fused"] else []
         degraded = [
             name
-            for name, attributes in (("vision", vision), ("audio", audio), ("transcript", transcript))
+            for name, attributes in (("frames", frames), ("audio", audio), ("transcript", transcript))
             if attributes is not None and attributes.degraded
         ]
         return {
@@ -211,17 +233,29 @@ class ReelSense:
             "media": video.media.model_dump(mode="json"),
             "state": state,
             "error": error_json(error),
-            "duration": vision.duration if vision else video.media.duration,
+            "duration": frames.duration if frames else video.media.duration,
             "degraded": degraded,
-            "frames": {"decoded": vision.frames_decoded, "declared": vision.frames_declared} if vision else None,
+            "frames": {"decoded": frames.frames_decoded, "declared": frames.frames_declared} if frames else None,
             "stages": self._stages(video),
-            "labels": [label.model_dump(mode="json") for label in vision.labels] if vision else [],
+            "labels": _dumped(vision.labels if vision else []),
+            "objects": _dumped(vision.objects if vision else []),
+            "colours": _dumped(look.colours if look else []),
+            "appearance": look.model_dump(mode="json", exclude={"colours", "faces"}) if look else None,
+            "motion": frames.motion if frames else None,
+            "cut_rate": frames.cut_rate if frames else None,
+            "shots": _dumped(frames.shots if frames else []),
+            "faces": (look.faces if look else Faces()).model_dump(mode="json"),
+            "screen_text": _dumped(screen.phrases if screen else []),
             "transcript": {
                 "language": transcript.language if transcript else None,
-                "segments": [line.model_dump(mode="json") for line in transcript.segments] if transcript else [],
+                "segments": _dumped(transcript.segments if transcript else []),
             },
-            "captions": [track.model_dump(mode="json") for track in text.captions] if text else [],
+            "speakers": (speakers or SpeakersAttributes()).model_dump(mode="json"),
+            "captions": _dumped(text.captions if text else []),
             "keywords": text.keywords if text else [],
+            "topics": _dumped(topics.topics if topics else []),
+            "topic_model": topics.model if topics else None,
+            "music": (audio.music if audio else Music()).model_dump(mode="json"),
             "audio": audio.model_dump(mode="json") if audio else None,
             "attention": {name: fused.attention[name] for name in MODALITIES if name in fused.attention}
             if fused
@@ -263,21 +297,70 @@ class ReelSense:
         from ranker.similar import similar
 
         video = self.catalogue.video(video_id)
-        self.table.refresh()
         return {"video": video.id, "items": self._titled(similar(self.table, video.id, _count(k)))}
 
     def search(self, query: str, k: int) -> dict[str, Any]:
         """The videos that say or show what the words ask for."""
-        from encoders.text import TextEncoder
+        from encoders.catalogue import chosen, config_of, load
         from ranker.search import search
-        from workers.stages import configs
 
         if not query.strip() or len(query) > 1000:
             raise InputError("request.invalid", "The search text must have 1 to 1000 characters.")
-        self.table.refresh()
-        encoder = TextEncoder(configs(self.settings).text, self.settings.cache, self.settings.threads)
-        found = search(self.table, query, encoder.embed([query])[0], _count(k))
+        spec = chosen(self.settings)["text"]
+        encoder = load(spec, config_of(spec, self.settings), self.settings.cache, self.settings.threads)
+        found = search(self.table, query, encoder.embed_query([query])[0], _count(k))
         return {"query": query, "items": self._titled(found)}
+
+    def duplicates(self, threshold: float | None = None) -> dict[str, Any]:
+        """Groups of videos that show nearly the same pictures, whatever their size, codec or length."""
+        from ranker.duplicates import THRESHOLD, find_duplicates
+
+        least = THRESHOLD if threshold is None else threshold
+        videos = self.catalogue.videos()
+        looks = {video.id: self._artifact(video, "appearance") for video in videos}
+        signatures = {video: look.arrays["signature"] for video, look in looks.items() if look is not None}
+        groups = find_duplicates(signatures, least)
+        titles = {video.id: title_of(video) for video in videos}
+        return {
+            "threshold": least,
+            "groups": [
+                {
+                    "videos": [{"id": video, "title": titles[video]} for video in group.videos],
+                    "pairs": [pair.as_json() for pair in group.pairs],
+                }
+                for group in groups
+            ],
+        }
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def train_topics(self, topics: int | None = None) -> dict[str, Any]:
+        """Learn the topics of the catalogue from the words of its videos, and send what they make new.
+
+        No word is encoded anew. The new topics are served when every video has its own; the sweep sees to that. Raises
+        `topics.too_few_videos`.
+        """
+        from encoders.topics import TopicConfig, train_topics
+
+        from store.artifacts import topic_model_key
+        from workers.plans import next_choice
+
+        documents: dict[str, list[TextPiece]] = {}
+        for video in self.catalogue.videos():
+            text = _said(self._artifact(video, "text"), TextAttributes)
+            if text is not None:
+                documents[video.id] = text.pieces
+        model = train_topics(documents, TopicConfig() if topics is None else TopicConfig(topics=topics))
+        self.objects.put(topic_model_key(model.version), model.to_bytes())
+        self.catalogue.choose({next_choice("topics"): model.version})
+        self.graph.reconcile()
+        return {
+            "model": model.version,
+            "videos": len(documents),
+            "topics": [{"number": number, "words": list(words)} for number, words in enumerate(model.words)],
+        }
+
+    # --- viewers -----------------------------------------------------------------------------------------------------
 
     def event(
         self, user: str, video_id: str, kind: str, watched: float | None, at: float | None = None
@@ -293,17 +376,16 @@ class ReelSense:
         """What is known of a viewer. Raises `user.unknown`."""
         from ranker.profiles import build, describe
 
-        self.table.refresh()
         events = self.catalogue.events(user)
         if not events:
             raise InputError("user.unknown", f"No event of the viewer {user!r} is known.")
-        return {"user": user, **describe(build(events, self.table), self.table)}
+        table = self.table
+        return {"user": user, **describe(build(events, table), table)}
 
     def recommend(self, user: str, k: int) -> dict[str, Any]:
         """A viewer's feed, each video with its score, the terms that add up to it, and the reasons."""
         from ranker.recommend import recommend
 
-        self.table.refresh()
         found = recommend(self.catalogue.events(user), self.table, _count(k), time.time())
         return {"user": user, "items": self._titled(found)}
 
@@ -311,6 +393,15 @@ class ReelSense:
         rows = [item.as_json() for item in items]
         known = {video.id: video for video in self.catalogue.videos([row["video"] for row in rows])}
         return [{**row, "title": title_of(known[row["video"]])} for row in rows]
+
+
+def _said(artifact: Artifact | None, kind: type[_Attributes]) -> _Attributes | None:
+    """What people can read in an artifact, None while there is none."""
+    return None if artifact is None else kind.model_validate(artifact.attributes)
+
+
+def _dumped(items: Iterable[BaseModel]) -> list[dict[str, Any]]:
+    return [item.model_dump(mode="json") for item in items]
 
 
 def title_of(video: Video) -> str:

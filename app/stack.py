@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -143,6 +144,7 @@ class Stack:
                     f"A stack already runs on {self.settings.data}.",
                     hint="Use it, stop it with Ctrl-C in its terminal, or choose another --data.",
                 ) from None
+            (run / "stack.json").unlink(missing_ok=True)  # of a stack that was killed
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self._stop)
             try:
@@ -156,6 +158,8 @@ class Stack:
 
     def _serve(self, run: Path, on_ready: Callable[[StackInfo], None] | None) -> None:
         settings = self.settings
+        if self.with_api and settings.port == 0:
+            settings = settings.model_copy(update={"port": _free_port(settings.host)})
         if not settings.broker:
             self.parts.append(Part("valkey", lambda: embedded_broker.start(self.settings.data)))
             settings = settings.model_copy(update={"broker": embedded_broker.broker_url(settings.data)})
@@ -235,6 +239,12 @@ class Stack:
                     process.wait(max(0.1, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     _kill_group(process)
+
+
+def _free_port(host: str) -> int:
+    """A port that is free now: the API's address is told to others, so it cannot be left to the API's process."""
+    with socket.create_server((host, 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

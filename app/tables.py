@@ -135,25 +135,35 @@ def show_video(document: dict[str, Any]) -> None:
         out.print(f"[yellow]damaged input: {', '.join(document['degraded'])}[/]")
     if document["error"]:
         out.print(f"[red]{document['error']['code']}[/]: {escape(document['error']['message'])}")
+    seen = [*document["labels"], *document["objects"]]
     out.print(
         table(
             "seen",
-            ("label", "confidence", "at"),
+            ("label", "", "confidence", "at"),
             [
-                (label["name"], label["confidence"], ", ".join(_clock(second) for second in label["seconds"][:4]))
-                for label in document["labels"][:8]
+                (
+                    label["name"],
+                    label["group"] or "",
+                    label["confidence"],
+                    ", ".join(_clock(second) for second in label["seconds"][:4]),
+                )
+                for label in seen[:12]
             ],
         )
     )
+    _show_look(document, out)
     if audio := document["audio"]:
         music = audio["music"]
         rows = [
             ("tempo (beats a minute)", audio["tempo"]),
             ("key", audio["key"]),
+            ("beat", audio["beat_strength"]),
             ("loudness (LUFS)", audio["loudness"]),
             ("speech", audio["speech_share"]),
             ("music", music["share"]),
+            ("type", music["type"]),
             ("mood", music["mood"]),
+            ("speakers", document["speakers"]["count"]),
         ]
         out.print(table("heard", ("", ""), rows) if audio["present"] else "no sound track")
     for track in document["captions"]:
@@ -173,8 +183,14 @@ def show_video(document: dict[str, Any]) -> None:
                 [(_clock(line["start"]), line["text"]) for line in transcript["segments"][:8]],
             )
         )
+    if document["screen_text"]:
+        lines = [(_clock(phrase["start"]), phrase["text"]) for phrase in document["screen_text"][:8]]
+        out.print(table("written in the picture", ("at", "text"), lines))
     if document["keywords"]:
         out.print("keywords: " + escape(_text(", ".join(document["keywords"]))))
+    if document["topics"]:
+        shares = [f"{topic['name']} ({topic['share']:.0%})" for topic in document["topics"][:3]]
+        out.print("topics: " + escape(_text("; ".join(shares))))
     out.print(
         table(
             "attention",
@@ -183,6 +199,19 @@ def show_video(document: dict[str, Any]) -> None:
         )
     )
     out.print(_stages(document["stages"]))
+
+
+def _show_look(document: dict[str, Any], out: Console) -> None:
+    """Colours, shots and faces, a line each."""
+    if document["colours"]:
+        named = [f"[on {colour['hex']}]  [/] {colour['name']} {colour['share']:.0%}" for colour in document["colours"]]
+        out.print("colours: " + "  ".join(named))
+    if look := document["appearance"]:
+        out.print(
+            f"light {look['brightness']:.2f}, contrast {look['contrast']:.2f}, sharpness {look['sharpness']:.2f}, "
+            f"motion {_text(document['motion'])}; {len(document['shots'])} shots, {_text(document['cut_rate'])} cuts a "
+            f"minute; {document['faces']['count']} faces at most"
+        )
 
 
 def show_similar(document: dict[str, Any]) -> None:
@@ -209,6 +238,23 @@ def show_search(document: dict[str, Any]) -> None:
         where = f"{match['source']} at {_clock(match['start'])}: {match['text']}" if match else ""
         rows.append((item["score"], item["video"][:SHORT_ID], item["title"], where[:120]))
     console().print(table("", ("score", "id", "title", "matched"), rows))
+
+
+def show_duplicates(document: dict[str, Any]) -> None:
+    """Groups of videos that look alike."""
+    out = console()
+    if not document["groups"]:
+        out.print("No two videos show nearly the same pictures.")
+    for number, group in enumerate(document["groups"], start=1):
+        best = max(pair["similarity"] for pair in group["pairs"])
+        rows = [(video["id"][:SHORT_ID], video["title"]) for video in group["videos"]]
+        out.print(table(f"group {number}, similarity up to {best:.2f}", ("id", "title"), rows))
+
+
+def show_topics(document: dict[str, Any]) -> None:
+    """The topics that were learnt."""
+    rows = [(topic["number"], ", ".join(topic["words"])) for topic in document["topics"]]
+    console().print(table(f"{len(rows)} topics of {document['videos']} videos", ("", "topic"), rows))
 
 
 def show_event(document: dict[str, Any]) -> None:

@@ -18,9 +18,10 @@ from encoders.stop_words import STOP_WORDS
 from store.records import TextPiece
 
 MOST_WORDS = 3
-# What an uploader chose to call a video says more than one sentence out of it.
-_SOURCE_WEIGHT: Mapping[str, float] = MappingProxyType(
-    {"title": 3.0, "tags": 3.0, "description": 2.0, "caption": 1.0, "transcript": 1.0}
+# What an uploader chose to call a video says more than one sentence out of it. A title on the screen would say as much,
+# but so does every shop sign and menu entry there.
+SOURCE_WEIGHT: Mapping[str, float] = MappingProxyType(
+    {"title": 3.0, "tags": 3.0, "description": 2.0, "caption": 1.0, "transcript": 1.0, "screen": 1.0}
 )
 _SHORTEST = 3
 _SHORTEST_HANGUL = 2
@@ -68,7 +69,7 @@ def keywords(pieces: Sequence[TextPiece], k: int = 10) -> list[str]:
     for piece, text in zip(pieces, texts, strict=True):
         if not known and piece.source not in ("title", "tags"):
             continue
-        weight = _SOURCE_WEIGHT[piece.source]
+        weight = SOURCE_WEIGHT[piece.source]
         for run in _runs(text, common | _stop_words([text])):
             for word in run:
                 words[word] = words.get(word, 0.0) + weight
@@ -123,14 +124,28 @@ def _is_telling(word: str) -> bool:
     return len(word) >= shortest and word[0].isalpha() and not _UNSPACED.search(word)
 
 
+def language_of(text: str) -> str | None:
+    """The language of a text of some length by its function words, in two letters; None where they do not tell."""
+    words = _WORD.findall(_normal(text))
+    language = _likeliest(words)
+    return language if len(words) >= _ENOUGH_WORDS and _has_function_words(words, STOP_WORDS[language]) else None
+
+
 def _stop_words(texts: Iterable[str]) -> frozenset[str]:
     """The function words of the language whose own occur most in `texts`; English where none do."""
-    found = [word for text in texts for word in _WORD.findall(text)]
+    return STOP_WORDS[_likeliest([word for text in texts for word in _WORD.findall(text)])]
+
+
+def _likeliest(found: Sequence[str]) -> str:
     hits = {language: sum(word in words for word in found) for language, words in STOP_WORDS.items()}
-    return STOP_WORDS[max(hits, key=hits.__getitem__)]
+    return max(hits, key=hits.__getitem__)
+
+
+def _has_function_words(found: Sequence[str], stop: frozenset[str]) -> bool:
+    return sum(word in stop for word in found) >= _FUNCTION_SHARE * len(found)
 
 
 def _is_known(texts: Iterable[str], stop: frozenset[str]) -> bool:
     """Whether the function words of `texts` are known: some are there, or the text is too short to have any."""
     found = [word for text in texts for word in _WORD.findall(text)]
-    return len(found) < _ENOUGH_WORDS or sum(word in stop for word in found) >= _FUNCTION_SHARE * len(found)
+    return len(found) < _ENOUGH_WORDS or _has_function_words(found, stop)

@@ -313,4 +313,38 @@ WEIGHTS: Mapping[str, Weights] = _catalogue(
         source="github.com/snakers4/silero-vad",
         description="Silero voice-activity model, 8 and 16 kHz, as the package itself loads it with ONNX Runtime.",
     ),
+    Weights(
+        name="pp-ocrv6-small-det",
+        packages=("rapidocr",),
+        version="3.10.0",
+        files=(
+            WeightsFile(
+                name="PP-OCRv6_det_small.onnx",
+                sha256="090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+                bytes=9_929_594,
+                parts=("rapidocr/models/PP-OCRv6_det_small.onnx",),
+            ),
+        ),
+        directory=False,
+        licence="Apache-2.0 (Baidu / PaddleOCR; the package's MODEL_LICENSES.md)",
+        source="huggingface.co/PaddlePaddle/PP-OCRv6_small_det_onnx, as packaged by rapidocr",
+        description="PP-OCRv6 small: where lines of text are in a picture.",
+    ),
+    Weights(
+        name="pp-ocrv6-small-rec",
+        packages=("rapidocr",),
+        version="3.10.0",
+        files=(
+            WeightsFile(
+                name="PP-OCRv6_rec_small.onnx",
+                sha256="6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+                bytes=21_234_383,
+                parts=("rapidocr/models/PP-OCRv6_rec_small.onnx",),
+            ),
+        ),
+        directory=False,
+        licence="Apache-2.0 (Baidu / PaddleOCR; the package's MODEL_LICENSES.md)",
+        source="huggingface.co/PaddlePaddle/PP-OCRv6_small_rec_onnx, as packaged by rapidocr",
+        description="PP-OCRv6 small: what a line of text says, in 50 languages.",
+    ),
 )

@@ -52,6 +52,11 @@ def metadata_key(video_id: str, revision: str) -> str:
     return f"sources/{video_id}/metadata-{revision}.json"
 
 
+def topic_model_key(version: str) -> str:
+    """Where a topic model lies."""
+    return f"models/topics/{version}"
+
+
 def token_arrays(tokens: Tokens) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays under which an artifact keeps tokens."""
     return {

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +82,15 @@ events = sa.Table(
     sa.Column("watched_seconds", sa.Float),
     sa.Column("at", sa.Float, nullable=False),
     sqlite_autoincrement=True,
+)
+
+
+choices = sa.Table(
+    "choices",
+    tables,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(64), nullable=False),
+    sa.Column("chosen_at", sa.Float, nullable=False),
 )
 
 
@@ -315,10 +324,14 @@ class Catalogue:
                 )
             )
 
-    def abandon(self, key: RunKey) -> None:
-        """Take a running stage from a worker that is gone; its attempts stay counted."""
+    def abandon(self, key: RunKey, *, counted: bool = True) -> None:
+        """Take a running stage from a worker that is gone, or that gives it back untried (`counted` false)."""
         with self._begin() as connection:
-            connection.execute(sa.update(runs).where(_is(key), runs.c.state == "running").values(state="queued"))
+            connection.execute(
+                sa.update(runs)
+                .where(_is(key), runs.c.state == "running")
+                .values(state="queued", attempts=runs.c.attempts - (0 if counted else 1))
+            )
 
     def forget(self, key: RunKey) -> None:
         """Drop the row of a run: its artifact is gone, so nothing is known of it."""
@@ -348,6 +361,55 @@ class Catalogue:
             query = query.where(runs.c.video_id.in_(list(video_ids)))
         with self._begin() as connection:
             return [Run.model_validate(row._asdict()) for row in connection.execute(query)]
+
+    def claim_waiting(self, key: RunKey, worker: str, most: int) -> list[RunKey]:
+        """Take at most `most` more runs that are queued for the stage and version of `key`, those queued longest first,
+        as `claim` would. Their messages will find them taken. A run that was tried before is left to be tried alone."""
+        found: list[RunKey] = []
+        with self._begin() as connection:
+            waiting = connection.execute(
+                sa.select(runs.c.video_id, runs.c.stage, runs.c.version, runs.c.revision)
+                .where(
+                    runs.c.stage == key.stage,
+                    runs.c.version == key.version,
+                    runs.c.state == "queued",
+                    runs.c.attempts == 0,
+                )
+                .order_by(runs.c.queued_at, runs.c.video_id)
+                .limit(most)
+            ).all()
+            at = time.time()
+            for row in waiting:
+                other = RunKey.model_validate(row._asdict())
+                # The condition is asked again: under PostgreSQL another worker may have been faster.
+                taken = connection.execute(
+                    sa.update(runs)
+                    .where(_is(other), runs.c.state == "queued")
+                    .values(
+                        state="running", attempts=runs.c.attempts + 1, worker=worker, started_at=at, heartbeat_at=at
+                    )
+                    .returning(runs.c.attempts)
+                ).scalar_one_or_none()
+                if taken is not None:
+                    found.append(other)
+        return found
+
+    # --- choices -----------------------------------------------------------------------------------------------------
+
+    def choices(self) -> dict[str, str]:
+        """What is chosen under each name, such as the version of the topic model that is served."""
+        with self._begin() as connection:
+            return {row.name: row.value for row in connection.execute(sa.select(choices).order_by(choices.c.name))}
+
+    def choose(self, chosen: Mapping[str, str], *, instead_of: Sequence[str] = ()) -> None:
+        """From now on choose these values by name, and nothing under the names of `instead_of`: all at once."""
+        with self._begin() as connection:
+            for name in instead_of:
+                connection.execute(sa.delete(choices).where(choices.c.name == name))
+            for name, value in sorted(chosen.items()):
+                row = {"name": name, "value": value, "chosen_at": time.time()}
+                insert = _insert(connection, choices).values(row)
+                connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=row))
 
     # --- publications ------------------------------------------------------------------------------------------------
 

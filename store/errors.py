@@ -48,6 +48,7 @@ CODES: dict[str, str] = {
     "model.missing": "The package that carries these weights is not installed.",
     "model.damaged": "The weights' digest is not the one in the model catalogue.",
     "model.unknown": "No encoder or model set has this name.",
+    "topics.too_few_videos": "The catalogue has too few videos with words to find topics in.",
     "fusion.no_tokens": "Not one usable modality is left to fuse.",
     "fusion.not_finite": "An embedding holds NaN or infinite numbers.",
     "settings.invalid": "A setting is unknown or out of its range.",

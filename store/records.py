@@ -28,7 +28,8 @@ class Frames:
     `pixels` uint8 [n_frames, height, width, 3] RGB, upright (rotation applied), pixels square; `seconds` float64
     [n_frames] presentation time, from the start of the video, of each. `decoded` counts the pictures the decoder gave,
     kept or not; `declared` is what the container promised (None when it promises nothing). `degraded` is true when
-    the decoder reported damage or stopped early.
+    the decoder reported damage or stopped early. `width` and `height` are pixels of the video as a player shows it.
+    `shots` cover it one after the other; they are empty, and `motion` (0..1) is None, where not every picture was seen.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -37,6 +38,10 @@ class Frames:
     decoded: int
     declared: int | None
     degraded: bool
+    width: int = 0
+    height: int = 0
+    shots: tuple[Shot, ...] = ()
+    motion: float | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.shape[3] != 3 or self.pixels.dtype != np.uint8:
@@ -115,6 +120,7 @@ class MediaInfo(BaseModel):
     audio_codec: str | None = None
     audio_rate: int | None = None
     audio_channels: int | None = None
+    audio_duration: float | None = None
     subtitle_streams: int = 0
 
 
@@ -183,15 +189,10 @@ class Label(BaseModel):
 
 
 class VisionAttributes(BaseModel):
-    """What the frames show, and how much of the stream could be decoded. `objects` are found by a detector, where the
-    model set has one."""
+    """What the frames show. `objects` are found by a detector, where the model set has one."""
 
     labels: list[Label] = Field(default_factory=list)
     objects: list[Label] = Field(default_factory=list)
-    frames_decoded: int
-    frames_declared: int | None
-    duration: float
-    degraded: bool
 
 
 class Shot(BaseModel):
@@ -200,6 +201,21 @@ class Shot(BaseModel):
     model_config = ConfigDict(frozen=True)
     start: float
     end: float
+
+
+class FramesAttributes(BaseModel):
+    """What decoding found beside the frames: `duration` in seconds, `cut_rate` in cuts a minute, `motion` 0..1, `width`
+    and `height` in pixels as a player shows the video. Without `shots`, `cut_rate` and `motion` are unknown (None)."""
+
+    frames_decoded: int
+    frames_declared: int | None
+    duration: float
+    degraded: bool
+    width: int
+    height: int
+    shots: list[Shot] = Field(default_factory=list)
+    cut_rate: float | None = None
+    motion: float | None = None
 
 
 class Colour(BaseModel):
@@ -223,16 +239,13 @@ class Faces(BaseModel):
 
 
 class AppearanceAttributes(BaseModel):
-    """How the pictures look. `cut_rate` in cuts a minute; `brightness`, `contrast`, `motion`, `sharpness` and
-    `blank_share` 0..1; `histogram` the share of the pixels in each named colour."""
+    """How the pictures look. `brightness`, `contrast`, `sharpness` and `blank_share` 0..1; `histogram` the share of
+    the pixels in each named colour."""
 
-    shots: list[Shot] = Field(default_factory=list)
-    cut_rate: float = 0.0
     colours: list[Colour] = Field(default_factory=list)
     histogram: dict[str, float] = Field(default_factory=dict)
     brightness: float = 0.0
     contrast: float = 0.0
-    motion: float = 0.0
     sharpness: float = 0.0
     blank_share: float = 0.0
     faces: Faces = Field(default_factory=Faces)
@@ -355,7 +368,7 @@ class TextAttributes(BaseModel):
 
 
 class Topic(BaseModel):
-    """A topic of the catalogue that a video is about: its number in its model, the words that name it, its share 0..1."""
+    """A topic of the catalogue that a video is about: its number in its model, its naming words, its share 0..1."""
 
     model_config = ConfigDict(frozen=True)
     number: int

@@ -6,8 +6,10 @@ written `REELSENSE_LIMITS__BYTES=1000000`, or in TOML as `[limits]` and `bytes =
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +43,21 @@ class Limits(BaseModel):
     memory_bytes: int = Field(2 * 2**30, gt=0, description="Address space of the probing child, in bytes.")
     attempts: int = Field(3, ge=1, le=100, description="Tries of one stage before it goes to the dead letters.")
     stage_seconds: float = Field(900.0, gt=0, description="Hard limit on one stage of one video, in seconds.")
+
+
+class EncoderChoice(BaseModel):
+    """Encoders by name, each in place of the one that the model set takes. Empty: the model set's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    vision: str = Field("", description="Encoder of frames.")
+    objects: str = Field("", description="Detector of objects in frames.")
+    appearance: str = Field("", description="What reads colours, light and sharpness off frames.")
+    faces: str = Field("", description="What counts faces.")
+    screen: str = Field("", description="What reads words in the picture.")
+    audio: str = Field("", description="Encoder of sound.")
+    speech: str = Field("", description="What transcribes speech.")
+    speakers: str = Field("", description="What tells speakers apart.")
+    text: str = Field("", description="Encoder of sentences.")
 
 
 class Settings(BaseSettings):
@@ -77,6 +94,22 @@ class Settings(BaseSettings):
     )
     music: Literal["librosa", "vibenet"] = Field(
         "librosa", description="What reads the mood of music. vibenet needs the GPL-3 extra of that name."
+    )
+    encoders: EncoderChoice = Field(default_factory=EncoderChoice)
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Options of encoders by name, such as [options.siglip2-base] model = DIR."
+    )
+    device: str = Field("auto", description="Where models run that can choose: auto, cpu, cuda, cuda:1, mps.")
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="Arithmetic of models that can choose."
+    )
+    batch_videos: int = Field(1, ge=1, le=256, description="Videos whose frames are encoded at once, if many wait.")
+    frame_strategy: Literal["shots", "uniform", "fps", "keyframes"] = Field(
+        "shots", description="Which frames are kept."
+    )
+    frames: int = Field(24, ge=1, le=512, description="Most frames kept of a video.")
+    caption_languages: str = Field(
+        "", description="Languages of captions to read, best first, such as en,de. Empty: the video's own."
     )
     workers: int = Field(2, ge=1, le=256, description="Worker processes that `reelsense up` starts.")
     threads: int = Field(1, ge=1, le=256, description="Threads of each worker's arithmetic.")
@@ -115,8 +148,12 @@ class Settings(BaseSettings):
         variables: dict[str, str] = {CONFIG_VARIABLE: os.devnull}
         for name, value in _flat(self):
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-            variables[PREFIX + name.replace(".", "__").upper()] = str(plain)
+            text = json.dumps(plain) if isinstance(plain, dict) else str(plain)
+            variables[PREFIX + name.replace(".", "__").upper()] = text
         return variables
+
+
+_NESTED: Mapping[str, type[BaseModel]] = {"encoders": EncoderChoice, "limits": Limits}
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -165,7 +202,8 @@ def origins(settings: Settings, **flags: Any) -> list[tuple[str, str, str, str]]
             origin = str(file)
         else:
             origin = "default"
-        rows.append((name, _PASSWORD.sub(r"\1***@", str(value)), origin, _description(name)))
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        rows.append((name, _PASSWORD.sub(r"\1***@", text), origin, _description(name)))
     return rows
 
 
@@ -180,8 +218,8 @@ def _flat(settings: Settings) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        if isinstance(value, Limits):
-            rows.extend((f"{name}.{inner}", getattr(value, inner)) for inner in Limits.model_fields)
+        if name in _NESTED:
+            rows.extend((f"{name}.{inner}", getattr(value, inner)) for inner in _NESTED[name].model_fields)
         else:
             rows.append((name, value))
     return rows
@@ -189,7 +227,7 @@ def _flat(settings: Settings) -> list[tuple[str, Any]]:
 
 def _description(name: str) -> str:
     outer, _, inner = name.partition(".")
-    field = Limits.model_fields[inner] if inner else Settings.model_fields[outer]
+    field = _NESTED[outer].model_fields[inner] if inner else Settings.model_fields[outer]
     return field.description or ""
 
 
@@ -199,13 +237,12 @@ def _toml_names(file: Path) -> set[str]:
     if not file.is_file():
         return set()
     content = tomllib.loads(file.read_text())
-    names = {name for name, value in content.items() if not isinstance(value, dict)}
-    return names | {
-        f"{outer}.{inner}" for outer, table in content.items() if isinstance(table, dict) for inner in table
-    }
+    names = {name for name in content if name not in _NESTED}
+    return names | {f"{outer}.{inner}" for outer in _NESTED for inner in content.get(outer, {})}
 
 
 def _unknown_variables() -> set[str]:
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE, PREFIX + "LIMITS"}
-    known |= {f"{PREFIX}LIMITS__{name.upper()}" for name in Limits.model_fields}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    for outer, model in _NESTED.items():
+        known |= {f"{PREFIX}{outer.upper()}__{inner.upper()}" for inner in model.model_fields}
     return {name for name in os.environ if name.startswith(PREFIX) and name not in known}

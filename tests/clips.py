@@ -82,3 +82,38 @@ def spoken(path: Path, sound: Path, still: str = "gray") -> Path:
         seconds = container.duration / 1_000_000
     picture = ffmpeg.input(f"color=c={still}:size=160x120:rate=2:duration={seconds:.3f}", f="lavfi")
     return render(path, picture, ffmpeg.input(str(sound)), vcodec="libx264", pix_fmt="yuv420p", acodec="pcm_s16le")
+
+
+def source(name: str, seconds: float, size: str = "320x240", rate: int = 25, **options: Any) -> Any:
+    """A picture source of ffmpeg by its name: `testsrc`, `smptebars`, `rgbtestsrc`, `mandelbrot`, `yuvtestsrc`..."""
+    described = "".join(f":{key}={value}" for key, value in options.items())
+    return ffmpeg.input(f"{name}=size={size}:rate={rate}{described}", f="lavfi", t=seconds)
+
+
+def scenes(path: Path, parts: list[tuple[str, float]], size: str = "320x240", rate: int = 25, **options: Any) -> Path:
+    """Scenes one after the other without transition: a name of `source` and the seconds of each."""
+    streams = [
+        source(name, seconds, size, rate).filter("format", "yuv420p").filter("setsar", 1) for name, seconds in parts
+    ]
+    return render(path, ffmpeg.concat(*streams, v=1, a=0), **({"vcodec": "libx264", "pix_fmt": "yuv420p"} | options))
+
+
+def with_display_matrix(path: Path, whole: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """The MP4 file `whole` with the whole numbers a, b, c, d in the display matrix of its first track."""
+    data = bytearray(whole.read_bytes())
+    # ISO/IEC 14496-12, `tkhd` version 0: the matrix begins 40 bytes behind the name of the box.
+    place = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (number * 0x10000 for number in matrix)
+    for index, number in ((0, a), (1, b), (3, c), (4, d)):
+        data[place + 4 * index : place + 4 * index + 4] = number.to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+    return path
+
+
+def plain(path: Path, *arguments: str) -> bytes:
+    """What the ffmpeg program gives as raw RGB of the whole file: the plain reference, with its own turning."""
+    import subprocess
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(path), *arguments]
+    done = subprocess.run([*command, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], capture_output=True, check=True)
+    return done.stdout

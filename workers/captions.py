@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from store.errors import InputError
@@ -21,6 +22,22 @@ _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s|$)")
 _WEBVTT = re.compile(r"WEBVTT(\s|$)")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^}]*\}")
 UNDETERMINED = frozenset(("und", "mul", "zxx"))
+# Containers name languages by ISO 639-2, in either of its two forms; people and files by ISO 639-1.
+# fmt: off
+_TWO_LETTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "ara": "ar", "bel": "be", "ben": "bn", "bul": "bg", "cat": "ca", "ces": "cs", "cze": "cs", "cym": "cy",
+        "wel": "cy", "dan": "da", "deu": "de", "ger": "de", "ell": "el", "gre": "el", "eng": "en", "est": "et",
+        "eus": "eu", "baq": "eu", "fas": "fa", "per": "fa", "fin": "fi", "fra": "fr", "fre": "fr", "gle": "ga",
+        "glg": "gl", "heb": "he", "hin": "hi", "hrv": "hr", "hun": "hu", "hye": "hy", "arm": "hy", "ind": "id",
+        "isl": "is", "ice": "is", "ita": "it", "jpn": "ja", "kat": "ka", "geo": "ka", "kor": "ko", "lav": "lv",
+        "lit": "lt", "mkd": "mk", "mac": "mk", "msa": "ms", "may": "ms", "nld": "nl", "dut": "nl", "nob": "nb",
+        "nor": "no", "pol": "pl", "por": "pt", "ron": "ro", "rum": "ro", "rus": "ru", "slk": "sk", "slo": "sk",
+        "slv": "sl", "spa": "es", "sqi": "sq", "alb": "sq", "srp": "sr", "swa": "sw", "swe": "sv", "tam": "ta",
+        "tel": "te", "tha": "th", "tur": "tr", "ukr": "uk", "urd": "ur", "vie": "vi", "zho": "zh", "chi": "zh",
+    }
+)
+# fmt: on
 
 
 def find_sidecars(video: Path) -> list[Path]:
@@ -68,7 +85,7 @@ def _decoded(path: Path, data: bytes) -> str:
             except UnicodeDecodeError:
                 raise _unreadable(path, f"is not the {encoding} that it says it is") from None
     try:
-        text = data.decode("utf-8")
+        text = (_unmarked_utf16(data) or data).decode("utf-8")
     except UnicodeDecodeError:
         from charset_normalizer import from_bytes
 
@@ -79,6 +96,18 @@ def _decoded(path: Path, data: bytes) -> str:
     if "\0" in text:
         raise _unreadable(path, "holds bytes that are no text")
     return text
+
+
+def _unmarked_utf16(data: bytes) -> bytes | None:
+    """UTF-16 without its mark, as UTF-8; None for anything else. Line ends and time stamps are ASCII, so that every
+    other byte of many is 0."""
+    for encoding, zeros in (("utf-16-le", data[1::2]), ("utf-16-be", data[::2])):
+        if len(data) % 2 == 0 and zeros.count(0) >= len(zeros) / 4 and data.count(0) == zeros.count(0):
+            try:
+                return data.decode(encoding).encode()
+            except UnicodeError:
+                return None
+    return None
 
 
 def _parsed(path: Path, text: str) -> list[CaptionSegment]:
@@ -190,6 +219,13 @@ def _lines_of(packet: Any) -> list[tuple[float, float, str]]:
                 words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
                 found.append((start, end, words.replace("\\N", " ").replace("\\n", " ").replace("\\h", " ")))
     return found
+
+
+def base_language(tag: str | None) -> str | None:
+    """The language of a tag without region and script, in two letters where there are such: `en` for `en-GB` and for
+    `eng`. None for no tag."""
+    base = (tag or "").replace("_", "-").split("-")[0].casefold()
+    return _TWO_LETTERS.get(base, base) or None
 
 
 def _language(name: str | None) -> str | None:

@@ -16,6 +16,7 @@ from store.errors import MediaError
 from store.settings import Limits
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -124,18 +125,56 @@ def opened(source: BinaryIO | Path, limits: Limits) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """The first video track that is no cover picture. Raises `media.no_video`, `media.encrypted`."""
+    """The video track a player would show: no cover picture, the default one, else the first.
+
+    Raises `media.no_video`, `media.encrypted`, and `media.no_frames` where no decoder knows any of the tracks.
+    """
     from av.stream import Disposition
 
-    for stream in container.streams.video:
-        if stream.disposition & (Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails):
-            continue
-        if str(stream.codec_context.codec_tag) == "encv":
-            raise MediaError("media.encrypted", "The video track is encrypted.", hint="Upload it without DRM.")
-        return stream
-    raise MediaError(
-        "media.no_video", "The file has no video track.", hint="Sound alone cannot be added; upload a video."
+    covers = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+    tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not tracks:
+        raise MediaError(
+            "media.no_video", "The file has no video track.", hint="Sound alone cannot be added; upload a video."
+        )
+    known = [stream for stream in tracks if _has_decoder(stream)]
+    if not known:
+        raise MediaError(
+            "media.no_frames", "No decoder knows how the video track is coded.", hint="Try to re-export the video."
+        )
+    stream = min(known, key=lambda track: (not track.disposition & Disposition.default, track.index))
+    if str(stream.codec_context.codec_tag) == "encv":
+        raise MediaError("media.encrypted", "The video track is encrypted.", hint="Upload it without DRM.")
+    return stream
+
+
+def audio_stream(container: InputContainer) -> AudioStream | None:
+    """The sound track a player would play: the default one, else the first; one for people who hear or see badly, or a
+    commentary, only where there is no other. None where there is no track that a decoder knows."""
+    from av.stream import Disposition
+
+    special = (
+        Disposition.comment
+        | Disposition.hearing_impaired
+        | Disposition.visual_impaired
+        | Disposition.clean_effects
+        | Disposition.descriptions
+        | Disposition.dependent
     )
+    tracks = [stream for stream in container.streams.audio if _has_decoder(stream)]
+    return min(
+        tracks,
+        key=lambda track: (
+            bool(track.disposition & special),
+            not track.disposition & Disposition.default,
+            track.index,
+        ),
+        default=None,
+    )
+
+
+def _has_decoder(stream: Any) -> bool:
+    return getattr(stream, "codec_context", None) is not None
 
 
 def bound_pictures(context: Any, limits: Limits) -> None:

@@ -1,8 +1,10 @@
 """Frames and sound out of a container, one pass per stream, from the start to the end.
 
-Never by seeking: on some real files a seek returns green garbage without an error. Sampling goes by time stamp, keeps
-what the encoders need at the size they need, and does not believe the declared duration: a truncated file ends early,
-again without an error, so what was decoded is counted against what was declared.
+Never by seeking: on some real files a seek returns green garbage without an error. Sampling (`frame_sampling`) goes by
+time stamp, keeps what the encoders need at the size they need, and does not believe the declared duration: a truncated
+file ends early, again without an error, so what was decoded is counted against what was declared. Shots and motion are
+found in the same pass (`shots`), from a thumbnail of every picture; what is kept is made upright and viewable by
+`pictures`.
 
 PyAV was chosen by measurement (`bench/results/decoding.json`, `python -m bench.decoding`): the ffmpeg program pays for
 carrying pictures through a pipe, and gives neither time stamps nor damage flags.
@@ -18,12 +20,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
 
 from store.errors import MediaError
 from store.records import Float32, Frames, Sound
 from store.settings import Limits
-from workers.containers import bound_pictures, declared_seconds, opened, video_stream
+from workers.containers import audio_stream, bound_pictures, declared_seconds, opened, video_stream
+from workers.frame_sampling import FrameSampling as FrameSampling
+from workers.frame_sampling import Sampler
+from workers.pictures import PictureReader
+from workers.shots import ShotDetector
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -36,118 +41,113 @@ WHOLE_SLACK_SECONDS = 0.5
 MOST_ERRORS = 1000
 
 
-class FrameSampling(BaseModel):
-    """Which frames are kept, and their size. Part of the version of the `vision` stage."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    interval_seconds: float = Field(0.5, gt=0, description="Time between samples of a short video, in seconds.")
-    max_frames: int = Field(24, ge=1, description="Most frames of a video; a longer one is sampled more thinly.")
-    short_side: int = Field(256, ge=16, description="Pixels of the shorter side of what is kept.")
-
-
-@dataclass
-class _Sampler:
-    """Keeps the first picture of every interval; when there are too many, doubles the interval and thins out.
-
-    The result is the same as if the final interval had been known from the start, in bounded memory.
-    """
-
-    interval: float
-    most: int
-    seconds: list[float] = field(default_factory=list)
-    pixels: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-
-    def slot(self, second: float) -> int:
-        # A time stamp that is rounded just below the boundary belongs to the slot that it begins.
-        return int(second / self.interval + 1e-6)
-
-    def wants(self, second: float) -> bool:
-        return not self.seconds or self.slot(second) > self.slot(self.seconds[-1])
-
-    def keep(self, second: float, pixels: npt.NDArray[np.uint8]) -> None:
-        self.seconds.append(second)
-        self.pixels.append(pixels)
-        while len(self.seconds) > self.most:
-            self.interval *= 2
-            slots = [self.slot(kept) for kept in self.seconds]
-            first = [place for place, slot in enumerate(slots) if place == 0 or slot != slots[place - 1]]
-            self.seconds = [self.seconds[place] for place in first]
-            self.pixels = [self.pixels[place] for place in first]
-
-
 def read_frames(source: BinaryIO | Path, sampling: FrameSampling, limits: Limits) -> Frames:
-    """Sample one video. Times are seconds from its first picture.
+    """Sample one video, and find its shots and its motion on the way. Times are seconds from its first picture.
+
+    With the strategy `keyframes` nothing else is decoded, so shots, cut rate and motion stay unknown; a file whose key
+    pictures are not marked is read by `uniform` instead.
 
     Raises `media.no_frames`, `media.too_long`, `media.too_many_frames`, `media.too_many_pixels` (all by what is really
     decoded, whatever the header says), and what opening raises.
     """
+    start = 0 if isinstance(source, Path) else source.tell()
+    try:
+        return _read_frames(source, sampling, limits)
+    except MediaError as error:
+        if sampling.strategy != "keyframes" or error.code != "media.no_frames":
+            raise
+    if not isinstance(source, Path):
+        source.seek(start)
+    return _read_frames(source, sampling.model_copy(update={"strategy": "uniform"}), limits)
+
+
+def _read_frames(source: BinaryIO | Path, sampling: FrameSampling, limits: Limits) -> Frames:
+    keys_only = sampling.strategy == "keyframes"
     with opened(source, limits) as container:
         stream = video_stream(container)
         declared, promised, step = _declared(container, stream)
-        sampler = _Sampler(sampling.interval_seconds, sampling.max_frames)
+        reader = PictureReader(stream.sample_aspect_ratio, sampling.short_side, sampling.long_side)
+        sampler = Sampler(sampling, reader.picture)
+        detector = None if keys_only else ShotDetector()
         damage = _Damage()
-        decoded, start, last = 0, None, 0.0
-        for frame in _pictures(container, stream, limits, damage):
+        decoded, start, last, size = 0, None, 0.0, (0, 0)
+        for frame in _pictures(container, stream, limits, damage, keys_only):
             decoded += 1
             if decoded > limits.frames:
                 raise MediaError("media.too_many_frames", f"The video has more than {limits.frames} pictures.")
             time = frame.time
             if start is None:
                 start = time if time is not None else 0.0
+                size = reader.size(frame)
             # Missing and backward time stamps: the clock still goes forward.
             second = max(last, time - start) if time is not None else last + (step if decoded > 1 else 0.0)
             if second > limits.seconds:
                 raise MediaError("media.too_long", f"The video is longer than {limits.seconds:g} seconds.")
             last = second
-            if sampler.wants(second):
-                sampler.keep(second, _rgb(frame, stream, sampling.short_side))
-    if not sampler.seconds:
-        raise MediaError("media.no_frames", "Not one picture could be decoded.", hint="Try to re-export the video.")
-    duration = last + step
+            thumbnail = reader.thumbnail(frame) if detector is not None else None
+            begins = detector is not None and thumbnail is not None and detector.add(second, thumbnail)
+            sampler.offer(second, frame, thumbnail, begins)
+        if start is None:
+            raise MediaError("media.no_frames", "Not one picture could be decoded.", hint="Try to re-export the video.")
+        duration = last + step
+        if keys_only and damage.packets_end is not None:
+            duration = max(duration, min(damage.packets_end - start, limits.seconds))
+        shots = detector.shots(duration) if detector is not None else []
+        kept = sampler.chosen(shots)
+    if keys_only:
+        declared = None  # of key pictures, nothing is declared
     short = _falls_short(duration, promised) or (declared is not None and decoded < WHOLE_SHARE * declared)
     return Frames(
-        pixels=_stacked(sampler.pixels),
-        seconds=np.array(sampler.seconds, np.float64),
+        pixels=_stacked([candidate.pixels for candidate in kept]),
+        seconds=np.array([candidate.second for candidate in kept], np.float64),
         duration_seconds=duration,
         decoded=decoded,
         declared=declared,
         degraded=damage.seen or short,
+        width=size[0],
+        height=size[1],
+        shots=tuple(shots),
+        motion=detector.motion() if detector is not None else None,
     )
 
 
 def read_sound(source: BinaryIO | Path, rate_hz: int, limits: Limits) -> Sound:
     """Decode the main sound track at `rate_hz`: one channel stays one, two stay two, more are mixed down to two.
 
-    No track gives `present` false. Damage never raises: what could be decoded is returned as `degraded`. At most
-    `limits.seconds` are read.
+    The sound is never cut to the picture: it may begin and end before or after it. No track gives `present` false.
+    Damage never raises: what could be decoded is returned as `degraded`, and so is a track that no decoder knows (with
+    no samples). At most `limits.seconds` are read.
     """
-    import av
-
     with opened(source, limits) as container:
-        stream = container.streams.best("audio")
+        stream = audio_stream(container)
         if stream is None:
-            return Sound(np.zeros((1, 0), np.float32), rate_hz, present=False)
+            unknown = len(container.streams.audio) > 0
+            return Sound(np.zeros((1, 0), np.float32), rate_hz, present=unknown, degraded=unknown)
         declared = declared_seconds(container, stream)
         context: Any = stream.codec_context
         channels = min(2, context.channels or 1)
-        resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=rate_hz)
         damage = _Damage()
-        chunks: list[Float32] = []
-        start, room = None, int(limits.seconds * rate_hz)
+        resampler = _Resampler("mono" if channels == 1 else "stereo", rate_hz, damage)
+        start, most = None, int(limits.seconds * rate_hz)
         context.thread_count = 1
         for frame in _frames_of(container, stream, damage):
             if start is None:
                 start = frame.time or 0.0
-            room -= _resampled(resampler, frame, chunks, damage)
-            if room <= 0:
+            resampler.take(frame)
+            if resampler.count >= most:
                 damage.seen = True  # the rest is left out: more sound than a video may have
                 break
         else:
-            _resampled(resampler, None, chunks, damage)
+            resampler.flush()
         offset = (start or 0.0) - _video_start(container)
-    samples = np.concatenate(chunks, axis=1) if chunks else np.zeros((channels, 0), np.float32)
+    samples = np.concatenate(resampler.chunks, axis=1) if resampler.chunks else np.zeros((channels, 0), np.float32)
+    samples = samples[:, :most]
+    if not np.isfinite(samples).all():
+        # Float tracks may hold anything at all.
+        damage.seen = True
+        samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
     return Sound(
-        samples=np.ascontiguousarray(samples[:, : int(limits.seconds * rate_hz)], np.float32),
+        samples=np.ascontiguousarray(np.clip(samples, -1.0, 1.0), np.float32),
         rate_hz=rate_hz,
         present=True,
         start_seconds=offset,
@@ -158,10 +158,51 @@ def read_sound(source: BinaryIO | Path, rate_hz: int, limits: Limits) -> Sound:
 
 @dataclass
 class _Damage:
-    """Whether the decoder has met damage."""
+    """Whether the decoder has met damage; and where the last packet ends, in seconds of the container's clock."""
 
     seen: bool = False
     errors: int = 0
+    packets_end: float | None = None
+
+
+@dataclass
+class _Resampler:
+    """Collects sound as float32 [channels, n] chunks of one rate and layout, though the track may change its own."""
+
+    layout: str
+    rate_hz: int
+    damage: _Damage
+    chunks: list[Float32] = field(default_factory=list)
+    count: int = 0
+    _inner: Any = None
+    _form: tuple[str, str, int] | None = None
+
+    def take(self, frame: Any) -> None:
+        import av
+
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._form:
+            self.flush()
+            self._inner = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate_hz)
+            self._form = form
+        self._push(frame)
+
+    def flush(self) -> None:
+        """What the filter still holds back."""
+        if self._inner is not None:
+            self._push(None)
+            self._inner = None
+
+    def _push(self, frame: Any) -> None:
+        import av
+
+        try:
+            converted = self._inner.resample(frame)
+        except (av.FFmpegError, ValueError):
+            self.damage.seen = True
+            return
+        self.chunks += [item.to_ndarray() for item in converted]
+        self.count += sum(item.samples for item in converted)
 
 
 def _frames_of(container: InputContainer, stream: Any, damage: _Damage) -> Iterator[Any]:
@@ -177,6 +218,9 @@ def _frames_of(container: InputContainer, stream: Any, damage: _Damage) -> Itera
             return
         if packet is None:
             return
+        if packet.pts is not None and packet.time_base:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            damage.packets_end = max(end, damage.packets_end or end)
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -189,28 +233,23 @@ def _frames_of(container: InputContainer, stream: Any, damage: _Damage) -> Itera
         yield from frames
 
 
-def _pictures(container: InputContainer, stream: VideoStream, limits: Limits, damage: _Damage) -> Iterator[VideoFrame]:
+def _pictures(
+    container: InputContainer, stream: VideoStream, limits: Limits, damage: _Damage, keys_only: bool
+) -> Iterator[VideoFrame]:
+    """Every picture, or every key picture alone; some decoders give the others all the same."""
     bound_pictures(stream.codec_context, limits)
+    if keys_only:
+        stream.codec_context.skip_frame = "NONKEY"
     for frame in _frames_of(container, stream, damage):
         if frame.width * frame.height > limits.pixels:
             raise MediaError(
                 "media.too_many_pixels",
                 f"A picture has {frame.width} x {frame.height} pixels, at most {limits.pixels} in all are allowed.",
             )
+        if keys_only and not frame.key_frame:
+            continue
         damage.seen = damage.seen or frame.is_corrupt
         yield frame
-
-
-def _rgb(frame: VideoFrame, stream: VideoStream, short_side: int) -> npt.NDArray[np.uint8]:
-    """uint8 [height, width, 3]: upright, square pixels, the size that is kept; straight from the decoder's format."""
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    width, height = max(1.0, frame.width * float(aspect)), float(frame.height)
-    scale = short_side / min(width, height)
-    # Very long strips would grow huge: the long side is bounded too.
-    size = [max(1, round(min(side * scale, 8.0 * short_side))) for side in (width, height)]
-    picture = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC").to_ndarray()
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else np.ascontiguousarray(picture)
 
 
 def _stacked(pixels: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
@@ -221,20 +260,6 @@ def _stacked(pixels: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
         top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
         result[place, top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return result
-
-
-def _resampled(resampler: Any, frame: Any, chunks: list[Float32], damage: _Damage) -> int:
-    """Resample into `chunks`; the number of samples added. None for `frame` flushes."""
-    import av
-
-    try:
-        converted = resampler.resample(frame)
-    except (av.FFmpegError, ValueError):
-        damage.seen = True
-        return 0
-    for item in converted:
-        chunks.append(item.to_ndarray())
-    return sum(item.samples for item in converted)
 
 
 def _declared(container: InputContainer, stream: VideoStream) -> tuple[int | None, float | None, float]:

@@ -9,36 +9,43 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from pydantic import BaseModel
 
-from store.artifacts import source_key, token_arrays
+from encoders.catalogue import Place, load
+from store.artifacts import source_key, token_arrays, topic_model_key
 from store.catalogue import Video
+from store.errors import ModelError
 from store.objects import ObjectStore
 from store.records import (
     MODALITIES,
+    AppearanceAttributes,
     Artifact,
     AudioAttributes,
+    Encoded,
+    Frames,
+    FramesAttributes,
     FusedAttributes,
     Modality,
     Phrase,
+    ScreenAttributes,
     TextAttributes,
+    Tokens,
+    TopicsAttributes,
     TranscriptAttributes,
     VisionAttributes,
 )
 from store.settings import Settings
 from workers import captions, decoding, publication, stages, words
+from workers.plans import LearntModel
+from workers.stored_frames import frames_attributes, frames_from_arrays, frames_to_arrays
 
 if TYPE_CHECKING:
-    from encoders.audio import AudioEncoder
-    from encoders.speech import SpeechEncoder
-    from encoders.text import TextEncoder
-    from encoders.vision import VisionEncoder
+    from encoders.topics import TopicModel
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Computed = tuple[BaseModel, Arrays]
@@ -50,34 +57,35 @@ class Encoders:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.configs = stages.configs(settings)
+        self._loaded: dict[Place, Any] = {}
+        self._topics: tuple[str, TopicModel] | None = None
 
-    @cached_property
-    def vision(self) -> VisionEncoder:
-        """The frame encoder."""
-        from encoders.vision import VisionEncoder
+    def get(self, place: Place) -> Any:
+        """The encoder of a place, None where the model set leaves it empty (see `encoders.catalogue` for what each is
+        called with). Raises ModelError."""
+        if place not in self._loaded:
+            found = self.configs.encoders.get(place)
+            self._loaded[place] = load(*found, self.settings.cache, self.settings.threads) if found else None
+        return self._loaded[place]
 
-        return VisionEncoder(self.configs.vision, self.settings.cache, self.settings.threads)
+    def rate_hz(self, place: Place) -> int:
+        """The rate at which an encoder of sound wants it."""
+        rate = self.configs.encoders[place][0].rate_hz
+        if rate is None:
+            raise ModelError(
+                "model.unknown",
+                f"The encoder {self.configs.encoders[place][0].name} does not say at which rate it wants sound.",
+                hint="Set `rate_hz` in its EncoderSpec.",
+            )
+        return rate
 
-    @cached_property
-    def audio(self) -> AudioEncoder:
-        """The sound encoder."""
-        from encoders.audio import AudioEncoder
+    def topics(self, version: str, objects: ObjectStore) -> TopicModel:
+        """The topic model of this version, read from storage once. Raises `store.missing`."""
+        from encoders.topics import TopicModel
 
-        return AudioEncoder(self.configs.audio, self.settings.cache, self.settings.threads)
-
-    @cached_property
-    def speech(self) -> SpeechEncoder:
-        """The speech recogniser."""
-        from encoders.speech import SpeechEncoder
-
-        return SpeechEncoder(self.configs.speech, self.settings.cache, self.settings.threads)
-
-    @cached_property
-    def text(self) -> TextEncoder:
-        """The sentence encoder."""
-        from encoders.text import TextEncoder
-
-        return TextEncoder(self.configs.text, self.settings.cache, self.settings.threads)
+        if self._topics is None or self._topics[0] != version:
+            self._topics = (version, TopicModel.from_bytes(objects.get(topic_model_key(version))))
+        return self._topics[1]
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class StageInput:
     video: Video
     objects: ObjectStore
     needs: Mapping[str, Artifact]
+    models: Mapping[LearntModel, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def source(self) -> Iterator[BinaryIO]:
@@ -100,9 +109,14 @@ class StageInput:
                 copy.seek(0)
                 yield copy
 
-    def tokens_of(self, need: str) -> Any:
+    def tokens_of(self, need: str) -> Tokens:
         """The tokens of an artifact that this stage needs."""
         return self.needs[need].tokens()
+
+    def frames(self) -> Frames:
+        """The pictures that the stage `frames` kept."""
+        stored = self.needs["frames"]
+        return frames_from_arrays(FramesAttributes.model_validate(stored.attributes), stored.arrays)
 
 
 def compute(stage: str, given: StageInput, encoders: Encoders) -> Computed:
@@ -110,26 +124,72 @@ def compute(stage: str, given: StageInput, encoders: Encoders) -> Computed:
     return _COMPUTE[stage](given, encoders)
 
 
-def _vision(given: StageInput, encoders: Encoders) -> Computed:
+def takes_batches(stage: str, encoders: Encoders) -> bool:
+    """Whether the stage gains from several videos at once: its encoder says so by having `encode_many`."""
+    return stage == "vision" and hasattr(encoders.get("vision"), "encode_many")
+
+
+def compute_many(stage: str, given: Sequence[StageInput], encoders: Encoders) -> list[Computed]:
+    """Run one stage of several videos at once, where `takes_batches`; the results are those of one by one."""
+    if stage != "vision":
+        raise ValueError(f"the stage {stage} has no batches")
+    frames = [item.frames() for item in given]
+    return [
+        _seen(item, encoded, encoders)
+        for item, encoded in zip(frames, encoders.get("vision").encode_many(frames), strict=True)
+    ]
+
+
+def _frames(given: StageInput, encoders: Encoders) -> Computed:
     with given.source() as source:
         frames = decoding.read_frames(source, encoders.configs.sampling, encoders.settings.limits)
-    encoded = encoders.vision(frames)
-    return encoded.attributes, token_arrays(encoded.tokens)
+    return frames_attributes(frames), frames_to_arrays(frames)
+
+
+def _vision(given: StageInput, encoders: Encoders) -> Computed:
+    frames = given.frames()
+    return _seen(frames, encoders.get("vision")(frames), encoders)
+
+
+def _seen(frames: Frames, encoded: Encoded, encoders: Encoders) -> Computed:
+    detector = encoders.get("objects")
+    attributes = encoded.attributes
+    if detector is not None:
+        attributes = attributes.model_copy(update={"objects": detector(frames)})
+    return attributes, token_arrays(encoded.tokens)
+
+
+def _appearance(given: StageInput, encoders: Encoders) -> Computed:
+    from encoders.signature import signature_of
+
+    frames = given.frames()
+    attributes: AppearanceAttributes = encoders.get("appearance")(frames)
+    complete = attributes.model_copy(update={"faces": encoders.get("faces")(frames)})
+    return complete, dict(signature_of(frames).arrays())
+
+
+def _screen(given: StageInput, encoders: Encoders) -> Computed:
+    return encoders.get("screen")(given.frames()), {}
 
 
 def _audio(given: StageInput, encoders: Encoders) -> Computed:
     with given.source() as source:
-        sound = decoding.read_sound(source, encoders.configs.audio.rate_hz, encoders.settings.limits)
-    encoded = encoders.audio(sound)
+        sound = decoding.read_sound(source, encoders.rate_hz("audio"), encoders.settings.limits)
+    encoded = encoders.get("audio")(sound)
     return encoded.attributes, token_arrays(encoded.tokens)
 
 
 def _transcript(given: StageInput, encoders: Encoders) -> Computed:
-    from encoders.whisper_runtimes import RATE_HZ
-
     with given.source() as source:
-        sound = decoding.read_sound(source, RATE_HZ, encoders.settings.limits)
-    return encoders.speech(sound), {}
+        sound = decoding.read_sound(source, encoders.rate_hz("speech"), encoders.settings.limits)
+    return encoders.get("speech")(sound), {}
+
+
+def _speakers(given: StageInput, encoders: Encoders) -> Computed:
+    with given.source() as source:
+        sound = decoding.read_sound(source, encoders.rate_hz("speakers"), encoders.settings.limits)
+    attributes, voices = encoders.get("speakers")(sound)
+    return attributes, {"voices": voices}
 
 
 def _text(given: StageInput, encoders: Encoders) -> Computed:
@@ -140,12 +200,28 @@ def _text(given: StageInput, encoders: Encoders) -> Computed:
         with given.source() as source:
             tracks += captions.read_embedded(source, encoders.settings.limits)
     transcript = TranscriptAttributes.model_validate(given.needs["transcript"].attributes)
+    screen = ScreenAttributes.model_validate(given.needs["screen"].attributes)
     duration = given.video.media.duration or transcript.seconds_decoded
-    timed = words.pieces_of(given.video.metadata, tracks, transcript.segments, duration)
+    timed = words.pieces_of(
+        given.video.metadata,
+        tracks,
+        transcript.segments,
+        duration,
+        screen=screen.phrases,
+        caption_languages=encoders.configs.words.caption_languages,
+    )
     pieces = [item.piece for item in timed]
-    tokens = encoders.text(pieces, [item.start for item in timed], [item.end for item in timed])
+    tokens = encoders.get("text")(pieces, [item.start for item in timed], [item.end for item in timed])
     attributes = TextAttributes(pieces=pieces, captions=tracks, keywords=keywords(pieces))
     return attributes, token_arrays(tokens)
+
+
+def _topics(given: StageInput, encoders: Encoders) -> Computed:
+    if "topics" not in given.models:
+        return TopicsAttributes(), {}
+    text = TextAttributes.model_validate(given.needs["text"].attributes)
+    model = encoders.topics(given.models["topics"], given.objects)
+    return model.infer(text.pieces), {}
 
 
 def _fused(given: StageInput, encoders: Encoders) -> Computed:
@@ -174,9 +250,10 @@ def _published(given: StageInput, encoders: Encoders) -> Computed:
         Phrase(source=piece.source, text=piece.text, start=float(start), end=float(end))
         for piece, start, end in zip(text.pieces, tokens.start_seconds, tokens.end_seconds, strict=True)
     ]
-    labels = publication.label_phrases(vision)
+    labels = publication.label_phrases(vision, given.needs["frames"].attributes["duration"])
     attributes = publication.published(
         given.video.metadata,
+        FramesAttributes.model_validate(given.needs["frames"].attributes),
         vision,
         AudioAttributes.model_validate(given.needs["audio"].attributes),
         TranscriptAttributes.model_validate(given.needs["transcript"].attributes),
@@ -184,7 +261,7 @@ def _published(given: StageInput, encoders: Encoders) -> Computed:
         spoken,
         FusedAttributes.model_validate(given.needs["fused"].attributes),
     )
-    seen = encoders.text.embed([label.text for label in labels])
+    seen = encoders.get("text").embed([label.text for label in labels])
     fused = given.needs["fused"].arrays
     return attributes, {
         "vector": fused["vector"],
@@ -195,10 +272,15 @@ def _published(given: StageInput, encoders: Encoders) -> Computed:
 
 
 _COMPUTE: Mapping[str, Callable[[StageInput, Encoders], Computed]] = {
+    "frames": _frames,
     "vision": _vision,
+    "appearance": _appearance,
+    "screen": _screen,
     "audio": _audio,
     "transcript": _transcript,
+    "speakers": _speakers,
     "text": _text,
+    "topics": _topics,
     "fused": _fused,
     "published": _published,
 }

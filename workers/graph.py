@@ -25,6 +25,7 @@ from store.objects import ObjectStore
 from store.records import Artifact
 from store.settings import Settings
 from workers import extraction, stages
+from workers.plans import LearntModel, Plan, next_choice, plans
 
 Send = Callable[[RunKey], None]
 _SPOILT = ("store.missing", "store.artifact_damaged")
@@ -33,14 +34,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep did: `videos` looked at, runs `sent` to queues, publications `repaired`, runs given up, and damaged
-    artifacts that were `discarded`."""
+    """What a sweep did: `videos` looked at, runs `sent` to queues, publications `repaired`, runs given up, damaged
+    artifacts that were `discarded`, and learnt models that are `served` from now on."""
 
     videos: int = 0
     sent: list[RunKey] = field(default_factory=list)
     repaired: int = 0
     given_up: list[RunKey] = field(default_factory=list)
     discarded: list[RunKey] = field(default_factory=list)
+    served: dict[LearntModel, str] = field(default_factory=dict)
 
 
 class Graph:
@@ -51,26 +53,46 @@ class Graph:
         self.objects = objects
         self.catalogue = catalogue
         self.send = send
-        self.versions = stages.versions(settings)
+        self.plans: tuple[Plan, ...] = ()
+        self._choices: dict[str, str] | None = None
+        self.refresh()
         self.worker = f"{socket.gethostname()}/{os.getpid()}"
+
+    def refresh(self) -> None:
+        """See which learnt models are served by now, and which come next: others make other versions."""
+        choices = self.catalogue.choices()
+        if choices != self._choices:
+            self.plans = plans(self.settings, choices)
+            self._choices = choices
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The version of each stage that is served."""
+        return self.plans[0].versions
 
     # --- what there is to do -----------------------------------------------------------------------------------------
 
-    def key(self, video: Video, stage: str) -> RunKey:
-        """The run of a stage of a video in its present version and, where words play a part, its present revision."""
+    def key(self, video: Video, stage: str, plan: Plan | None = None) -> RunKey:
+        """The run of a stage of a video in its version by `plan` (the served one when None) and, where words play a
+        part, its present revision."""
         revision = video.revision if stages.BY_NAME[stage].reads_words else ""
-        return RunKey(video_id=video.id, stage=stage, version=self.versions[stage], revision=revision)
+        version = (plan or self.plans[0]).versions[stage]
+        return RunKey(video_id=video.id, stage=stage, version=version, revision=revision)
+
+    def keys(self, video: Video, stage: str) -> list[RunKey]:
+        """The runs of a stage of a video by every plan, the served one first; one where they agree."""
+        return list(dict.fromkeys(self.key(video, stage, plan) for plan in self.plans))
 
     def has(self, key: RunKey) -> bool:
         """Whether the artifact of a run exists."""
         return self.objects.size(_artifact_key(key)) is not None
 
-    def ready(self, video: Video, present: set[str] | None = None) -> list[RunKey]:
+    def ready(self, video: Video, present: set[str] | None = None, plan: Plan | None = None) -> list[RunKey]:
         """The stages of a video whose artifact is missing while all they need is there, in the order of the graph."""
         if present is None:
-            present = {stage.name for stage in stages.STAGES if self.has(self.key(video, stage.name))}
+            present = {stage.name for stage in stages.STAGES if self.has(self.key(video, stage.name, plan))}
         return [
-            self.key(video, stage.name)
+            self.key(video, stage.name, plan)
             for stage in stages.STAGES
             if stage.name not in present and present.issuperset(stage.needs)
         ]
@@ -90,12 +112,14 @@ class Graph:
 
         Raises PassingError after handing the run back, so that the caller can try again later.
         """
-        if self.versions.get(key.stage) != key.version:
+        self.refresh()
+        plan = self._plan_of(key)
+        if plan is None:
             # A message of another version: this worker would write under a key that names something else.
             log.warning("stale message dropped", stage=key.stage, version=key.version, video=key.video_id)
             return None
         video = self.catalogue.video(key.video_id)
-        if self.key(video, key.stage) != key:
+        if self.key(video, key.stage, plan) != key:
             return None  # the uploader's words have changed since; the new revision has its own message
         if self.has(key):
             self._done(video, key, None)
@@ -106,8 +130,13 @@ class Graph:
         if attempt > self.settings.limits.attempts:
             self.give_up(key)
             return self.catalogue.run(key)
-        self._attempt(video, key, attempt, encoders)
+        if attempt > 1 or not self._attempt_together(key, encoders):
+            self._attempt(video, key, attempt, encoders)
         return self.catalogue.run(key)
+
+    def _plan_of(self, key: RunKey) -> Plan | None:
+        """The first plan by which this run has its version. Plans that agree on a stage agree on all it needs."""
+        return next((plan for plan in self.plans if plan.versions.get(key.stage) == key.version), None)
 
     def _claim(self, key: RunKey) -> int | None:
         attempt = self.catalogue.claim(key, self.worker, self.settings.lease_seconds)
@@ -122,15 +151,8 @@ class Graph:
         started = time.monotonic()
         bound = log.bind(stage=key.stage, video=key.video_id, version=key.version, attempt=attempt)
         try:
-            with self._heartbeat(key):
-                needs = {need: self.artifact(self.key(video, need)) for need in stages.BY_NAME[key.stage].needs}
-                attributes, arrays = extraction.compute(
-                    key.stage, extraction.StageInput(video, self.objects, needs), encoders
-                )
-                artifact = Artifact(
-                    key.stage, key.version, key.video_id, key.revision, attributes.model_dump(mode="json"), arrays
-                )
-                self.objects.put(_artifact_key(key), to_bytes(artifact))
+            with self._heartbeat([key]):
+                self._write(key, extraction.compute(key.stage, self._input(video, key), encoders))
             self._done(video, key, time.monotonic() - started)
             bound.info("stage done", seconds=round(time.monotonic() - started, 3))
         except ReelsenseError as error:
@@ -147,6 +169,49 @@ class Graph:
             bound.exception("stage failed")
             wrapped = ReelsenseError("internal", f"{type(error).__name__}: {error}"[:500])
             self.catalogue.fail(key, wrapped, traceback.format_exc())
+
+    def _attempt_together(self, key: RunKey, encoders: extraction.Encoders) -> bool:
+        """Run `key`, which is claimed, and others of its stage that wait, as one batch. False when there are none, the
+        stage has no batches, or anything went wrong: then the others are handed back untried, and `key` is to be run
+        alone, which tells whose fault it was."""
+        most = self.settings.batch_videos - 1
+        if most < 1 or not extraction.takes_batches(key.stage, encoders):
+            return False
+        others = self.catalogue.claim_waiting(key, self.worker, most)
+        if not others:
+            return False
+        started = time.monotonic()
+        keys = [key, *others]
+        try:
+            videos = [self.catalogue.video(item.video_id) for item in keys]
+            with self._heartbeat(keys):
+                inputs = [self._input(video, item) for video, item in zip(videos, keys, strict=True)]
+                for item, computed in zip(keys, extraction.compute_many(key.stage, inputs, encoders), strict=True):
+                    self._write(item, computed)
+        except Exception as error:
+            log.warning(
+                "batch taken apart", stage=key.stage, videos=len(keys), error=f"{type(error).__name__}: {error}"
+            )
+            for other in others:
+                self.catalogue.abandon(other, counted=False)
+                self.send(other)
+            return False
+        seconds = (time.monotonic() - started) / len(keys)
+        for video, item in zip(videos, keys, strict=True):
+            self._done(video, item, seconds)
+        log.info("batch done", stage=key.stage, videos=len(keys), seconds=round(seconds, 3))
+        return True
+
+    def _input(self, video: Video, key: RunKey) -> extraction.StageInput:
+        plan = self._plan_of(key) or self.plans[0]
+        needs = {need: self.artifact(self.key(video, need, plan)) for need in stages.BY_NAME[key.stage].needs}
+        return extraction.StageInput(video, self.objects, needs, plan.models)
+
+    def _write(self, key: RunKey, computed: extraction.Computed) -> None:
+        attributes, arrays = computed
+        described = attributes.model_dump(mode="json")
+        artifact = Artifact(key.stage, key.version, key.video_id, key.revision, described, arrays)
+        self.objects.put(_artifact_key(key), to_bytes(artifact))
 
     def give_up(self, key: RunKey, code: str = "stage.gave_up") -> None:
         """Set a run aside as dead, keeping the reason that its last attempt left, if any."""
@@ -184,13 +249,14 @@ class Graph:
     def _mend_needs(self, video: Video, key: RunKey) -> bool:
         """Discard those needs of a run that cannot be read, and send them; their end sends the run again. Whether there
         were any."""
-        needs = [self.key(video, need) for need in stages.BY_NAME[key.stage].needs]
+        plan = self._plan_of(key)
+        needs = [self.key(video, need, plan) for need in stages.BY_NAME[key.stage].needs]
         spoilt = [need for need in needs if not self.readable(need)]
         for need in spoilt:
             self.discard(need)
         if spoilt:
             self.catalogue.forget(key)
-            self.enqueue(self.ready(video))
+            self.enqueue(self.ready(video, plan=plan))
         return bool(spoilt)
 
     def _done(self, video: Video, key: RunKey, seconds: float | None) -> None:
@@ -198,26 +264,28 @@ class Graph:
         if key.stage == stages.STAGES[-1].name and self.catalogue.video(key.video_id).revision == key.revision:
             self.catalogue.publish(key.video_id, key.version, key.revision)
         self.catalogue.finish(key, seconds)
-        self.enqueue(
-            [
-                ready
-                for stage in stages.STAGES
-                if key.stage in stage.needs
-                and not self.has(ready := self.key(video, stage.name))
-                and all(self.has(self.key(video, need)) for need in stage.needs)
-            ]
-        )
+        fresh = [
+            ready
+            for plan in self.plans
+            if plan.versions[key.stage] == key.version
+            for stage in stages.STAGES
+            if key.stage in stage.needs
+            and not self.has(ready := self.key(video, stage.name, plan))
+            and all(self.has(self.key(video, need, plan)) for need in stage.needs)
+        ]
+        self.enqueue(list(dict.fromkeys(fresh)))
 
     @contextlib.contextmanager
-    def _heartbeat(self, key: RunKey) -> Iterator[None]:
-        """Renew the lease from a thread while the stage computes."""
+    def _heartbeat(self, keys: Sequence[RunKey]) -> Iterator[None]:
+        """Renew the leases from a thread while the stage computes."""
         stop = threading.Event()
 
         def beat() -> None:
             while not stop.wait(self.settings.lease_seconds / 4):
                 # A missed beat is no error: the lease outlives three of them.
-                with contextlib.suppress(PassingError):
-                    self.catalogue.beat(key, self.worker)
+                for key in keys:
+                    with contextlib.suppress(PassingError):
+                        self.catalogue.beat(key, self.worker)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -238,31 +306,57 @@ class Graph:
         seconds; and while its queue holds any message (`depths`, messages by queue), for its own may be among them, and
         a long queue must not grow with every sweep. A run that died with its worker too often is set aside. Cost: one
         listing per stage and one read of the ledger, however many videos there are. With `verify` every artifact is
-        read as well, and a damaged one is discarded and made again.
+        read as well, and a damaged one is discarded and made again. Where a learnt model comes next, what it makes new
+        is sent behind everything else, and it is served as soon as every video has that.
         """
+        self.refresh()
         videos = self.catalogue.videos()
-        discarded = self._discard_damaged(videos) if verify else []
-        present = {stage.name: self._present(stage.name) for stage in stages.STAGES}
+        report = SweepReport(videos=len(videos), discarded=self._discard_damaged(videos) if verify else [])
         ledger = {_key_of(run): run for run in self.catalogue.runs()}
+        for plan in self.plans:
+            present = {stage.name: self._present(stage.name, plan) for stage in stages.STAGES}
+            report = replace(report, repaired=report.repaired + self._repair(videos, plan, present, ledger))
+            whole = True
+            for video in videos:
+                there = {name for name, leaves in present.items() if _leaf(self.key(video, name, plan)) in leaves}
+                for key in self.ready(video, there, plan):
+                    waiting = bool(depths and depths.get(stages.BY_NAME[key.stage].queue))
+                    self._sweep_one(key, ledger.get(key), waiting, resend_after, report)
+                whole = whole and (len(there) == len(stages.STAGES) or self._has_failed(video, plan, ledger))
+            if plan is not self.plans[0] and whole:
+                self._serve(plan)
+                report = replace(report, served=dict(plan.models))
+        return report
+
+    def _repair(
+        self, videos: Sequence[Video], plan: Plan, present: Mapping[str, set[str]], ledger: dict[RunKey, Run]
+    ) -> int:
+        """Bring catalogue and ledger in line with the artifacts that are there; how many publications were missing."""
         published = {
-            (row.video_id, row.revision) for row in self.catalogue.publications(self.versions[stages.STAGES[-1].name])
+            (row.video_id, row.revision) for row in self.catalogue.publications(plan.versions[stages.STAGES[-1].name])
         }
-        report = SweepReport(videos=len(videos), discarded=discarded)
         repaired = 0
         for video in videos:
-            there = {stage.name for stage in stages.STAGES if _leaf(self.key(video, stage.name)) in present[stage.name]}
-            last = self.key(video, stages.STAGES[-1].name)
-            if last.stage in there and (video.id, last.revision) not in published:
+            last = self.key(video, stages.STAGES[-1].name, plan)
+            if _leaf(last) in present[last.stage] and (video.id, last.revision) not in published:
                 self.catalogue.publish(video.id, last.version, last.revision)
                 repaired += 1
-            for name in there:
-                key = self.key(video, name)
-                if (run := ledger.get(key)) is None or run.state != "done":
+            for name in present:
+                key = self.key(video, name, plan)
+                if _leaf(key) in present[name] and ((run := ledger.get(key)) is None or run.state != "done"):
                     self.catalogue.finish(key, None)
-            for key in self.ready(video, there):
-                waiting = bool(depths and depths.get(stages.BY_NAME[key.stage].queue))
-                self._sweep_one(key, ledger.get(key), waiting, resend_after, report)
-        return replace(report, repaired=repaired)
+        return repaired
+
+    def _has_failed(self, video: Video, plan: Plan, ledger: Mapping[RunKey, Run]) -> bool:
+        found = (ledger.get(self.key(video, stage.name, plan)) for stage in stages.STAGES)
+        return any(run is not None and run.state in ("failed", "dead") for run in found)
+
+    def _serve(self, plan: Plan) -> None:
+        """Serve a plan for which everything is there."""
+        chosen: dict[str, str] = dict(plan.models)
+        self.catalogue.choose(chosen, instead_of=[next_choice(name) for name in plan.models])
+        log.info("learnt models served", **chosen)
+        self.refresh()
 
     def _sweep_one(self, key: RunKey, run: Run | None, waiting: bool, resend_after: float, report: SweepReport) -> None:
         now = time.time()
@@ -288,20 +382,21 @@ class Graph:
         report.sent.append(key)
 
     def _discard_damaged(self, videos: Sequence[Video]) -> list[RunKey]:
-        keys = [self.key(video, stage.name) for video in videos for stage in stages.STAGES]
+        keys = [key for video in videos for stage in stages.STAGES for key in self.keys(video, stage.name)]
         damaged = [key for key in keys if self.has(key) and not self.readable(key)]
         for key in damaged:
             self.discard(key)
         return damaged
 
-    def _present(self, stage: str) -> set[str]:
-        prefix = f"artifacts/{stage}/{self.versions[stage]}/"
+    def _present(self, stage: str, plan: Plan) -> set[str]:
+        prefix = f"artifacts/{stage}/{plan.versions[stage]}/"
         return {item.key.removeprefix(prefix) for item in self.objects.list(prefix)}
 
     # --- what people ask ---------------------------------------------------------------------------------------------
 
     def states(self, videos: Sequence[Video]) -> dict[str, tuple[str, ReelsenseError | None]]:
         """For each video: `waiting`, `processing`, `ready` or `failed`, and the error of its first failed stage."""
+        self.refresh()
         ledger = {_key_of(run): run for run in self.catalogue.runs([video.id for video in videos])}
         result: dict[str, tuple[str, ReelsenseError | None]] = {}
         for video in videos:
@@ -310,7 +405,7 @@ class Graph:
             if broken is not None:
                 error = InputError(broken.error_code or "internal", broken.error_message or "")
                 result[video.id] = ("failed", error)
-            elif found[-1] is not None and found[-1].state == "done":
+            elif all(run is not None and run.state == "done" for run in found):
                 result[video.id] = ("ready", None)
             elif any(run is not None and run.state in ("running", "done") for run in found):
                 result[video.id] = ("processing", None)
@@ -323,11 +418,12 @@ class Graph:
 
         Where nothing is missing (earlier words have come back), the video is published again.
         """
-        self.catalogue.reset([self.key(video, stage.name) for stage in stages.STAGES])
+        self.refresh()
+        self.catalogue.reset([key for stage in stages.STAGES for key in self.keys(video, stage.name)])
         last = self.key(video, stages.STAGES[-1].name)
         if self.has(last):
             self._done(video, last, None)
-        self.enqueue(self.ready(video))
+        self.enqueue(list(dict.fromkeys(key for plan in self.plans for key in self.ready(video, plan=plan))))
 
 
 def _artifact_key(key: RunKey) -> str:

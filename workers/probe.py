@@ -17,7 +17,15 @@ from typing import Any
 from store.errors import MediaError
 from store.records import MediaInfo
 from store.settings import Limits
-from workers.containers import HEAD_BYTES, bound_pictures, container_format, declared_seconds, opened, video_stream
+from workers.containers import (
+    HEAD_BYTES,
+    audio_stream,
+    bound_pictures,
+    container_format,
+    declared_seconds,
+    opened,
+    video_stream,
+)
 
 OPEN_FILES = 64
 # An MP4's index lies at one of its ends and is rarely larger.
@@ -102,7 +110,7 @@ def look(path: Path, limits: Limits) -> MediaInfo:
             raise MediaError("media.zero_duration", "The video lasts 0 seconds.")
         if frame is None:
             raise MediaError("media.no_frames", "Not one picture could be decoded.", hint="Try to re-export the video.")
-        audio = container.streams.best("audio")
+        audio = audio_stream(container)
         sound: Any = audio.codec_context if audio is not None else None
         rate = stream.average_rate
         return MediaInfo(
@@ -118,6 +126,7 @@ def look(path: Path, limits: Limits) -> MediaInfo:
             audio_codec=sound.name if sound is not None else None,
             audio_rate=sound.sample_rate if sound is not None else None,
             audio_channels=sound.channels if sound is not None else None,
+            audio_duration=declared_seconds(container, audio) if audio is not None else None,
             subtitle_streams=sum(item.type == "subtitle" for item in container.streams),
         )
 

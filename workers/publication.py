@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from store.records import (
     AudioAttributes,
+    FramesAttributes,
     FusedAttributes,
     Metadata,
     Phrase,
@@ -15,14 +16,15 @@ from store.records import (
 
 WRITTEN_TAG_WEIGHT = 1.0
 KEYWORD_WEIGHT = 0.5
-MOOD_WEIGHT = 0.5
+MUSIC_WEIGHT = 0.5
 LABEL_PHRASES = 10
 
 
 def tags_of(
     metadata: Metadata, vision: VisionAttributes, audio: AudioAttributes, text: TextAttributes
 ) -> dict[str, float]:
-    """Tags with weights in 0..1: the uploader's own, what is seen (by confidence), keywords, the music's mood."""
+    """Tags with weights in 0..1: the uploader's own, what is seen (by confidence), keywords, the type
+    and the mood of the music. What is seen counts under its own name and under its everyday word."""
     tags: dict[str, float] = {}
 
     def add(name: str, weight: float) -> None:
@@ -34,21 +36,27 @@ def tags_of(
         add(tag, WRITTEN_TAG_WEIGHT)
     for label in vision.labels:
         add(label.name, label.confidence)
+        if label.group:
+            add(label.group, label.confidence)
+    for found in vision.objects:
+        add(found.name, found.confidence)
     for keyword in text.keywords:
         add(keyword, KEYWORD_WEIGHT)
     if audio.music.mood:
-        add(f"{audio.music.mood} music", MOOD_WEIGHT * (audio.music.mood_confidence or 0.0))
+        add(f"{audio.music.mood} music", MUSIC_WEIGHT * (audio.music.mood_confidence or 0.0))
+    if audio.music.type:
+        add(f"{audio.music.type} music", MUSIC_WEIGHT * (audio.music.type_confidence or 0.0))
     return dict(sorted(tags.items(), key=lambda item: (-item[1], item[0])))
 
 
-def label_phrases(vision: VisionAttributes) -> list[Phrase]:
-    """What is seen, as phrases: weighted by confidence, at the seconds where it is seen."""
+def label_phrases(vision: VisionAttributes, duration: float) -> list[Phrase]:
+    """What is seen in a video of `duration` seconds, as phrases: weighted by confidence, when it is seen."""
     return [
         Phrase(
             source="label",
-            text=label.name,
+            text=label.name if label.group is None else f"{label.name}, {label.group}",
             start=min(label.seconds, default=0.0),
-            end=max(label.seconds, default=vision.duration),
+            end=max(label.seconds, default=duration),
             weight=label.confidence,
         )
         for label in vision.labels[:LABEL_PHRASES]
@@ -57,6 +65,7 @@ def label_phrases(vision: VisionAttributes) -> list[Phrase]:
 
 def published(
     metadata: Metadata,
+    frames: FramesAttributes,
     vision: VisionAttributes,
     audio: AudioAttributes,
     transcript: TranscriptAttributes,
@@ -70,9 +79,9 @@ def published(
         creator=metadata.creator,
         region=metadata.region.upper(),
         language=metadata.language or transcript.language,
-        duration=vision.duration,
+        duration=frames.duration,
         tags=tags_of(metadata, vision, audio, text),
         attention=fused.attention,
         tokens=fused.tokens,
-        phrases=[*spoken, *label_phrases(vision)],
+        phrases=[*spoken, *label_phrases(vision, frames.duration)],
     )

@@ -1,58 +1,91 @@
 """The stage graph as data: what each stage needs, the queue it runs on, and the version that names its results.
 
-    source ──▶ vision ─────────────┐
-           ──▶ audio ──────────────┤
-           ──▶ transcript ─▶ text ─┴─▶ fused ──▶ published
-    captions, title, tags ─▶ ─┘
+    source ──▶ frames ──▶ vision ────────────┐
+                      ──▶ screen ─▶ text ────┼─▶ fused ──▶ published
+           ──▶ audio ────────────────────────┤
+           ──▶ transcript ─▶ text ───────────┘
+    captions, title, tags ─▶ text ─▶ topics
+               frames ──▶ appearance
+    source ──▶ speakers
 
-A version is a digest of what changes the result: the encoder's weights, settings and code, the code that decodes for
-it, and the versions of what it needs. A new vision model is a new `vision`, `fused`, `published`, and nothing else.
+The picture is decoded once, into `frames`: a new vision model, or a new reader of on-screen text, decodes nothing.
+
+A version is a digest of what changes the result: the encoders' weights, settings and code, the code that decodes for
+them, and the versions of what it needs. A new vision model is a new `vision`, `fused`, `published`, and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 
-from encoders.audio import AudioConfig
-from encoders.catalogue import ENCODERS, code_digest, identity, model_set
-from encoders.speech import SpeechConfig
-from encoders.text import TextConfig
-from encoders.vision import VisionConfig
+from encoders.catalogue import EncoderSpec, Place, chosen, config_of
+from encoders.identity import code_digest, identity
 from fusion.attention import FusionConfig
 from store.artifacts import digest
 from store.settings import Settings
-from workers.decoding import FrameSampling
+from workers.frame_sampling import FrameSampling
+from workers.words import WordsConfig
 
 
 @dataclass(frozen=True)
 class Stage:
     """One row of the graph.
 
-    `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `code`: the modules, and
-    functions of modules, whose code makes its result beside its encoder's (see `encoders.catalogue.code_digest`).
+    `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `places`: the encoders that
+    it calls. `code`: the modules, and functions of modules, whose code makes its result beside those
+    (see `encoders.identity.code_digest`).
     """
 
     name: str
     needs: tuple[str, ...]
     queue: str
     reads_words: bool
+    places: tuple[Place, ...]
     code: tuple[str, ...]
 
 
-_DECODING = ("workers.decoding", "workers.containers")
+_FRAMES = ("workers.stored_frames",)
+_SOUND = ("workers.decoding:read_sound", "workers.containers")
 
 # In the order in which a video passes them: a need stands above the stage that needs it.
 STAGES: tuple[Stage, ...] = (
-    Stage("vision", (), "vision", False, _DECODING),
-    Stage("audio", (), "audio", False, _DECODING),
-    Stage("transcript", (), "transcript", False, _DECODING),
-    Stage("text", ("transcript",), "text", True, ("workers.captions", "workers.containers", "workers.words")),
-    Stage("fused", ("vision", "audio", "text"), "fused", True, ("fusion.attention", "fusion.projection")),
-    Stage("published", ("vision", "audio", "transcript", "text", "fused"), "published", True, ("workers.publication",)),
+    Stage(
+        "frames",
+        (),
+        "frames",
+        False,
+        (),
+        ("workers.decoding", "workers.containers", "workers.frame_sampling", *_FRAMES),
+    ),
+    Stage("vision", ("frames",), "vision", False, ("vision", "objects"), _FRAMES),
+    Stage("appearance", ("frames",), "appearance", False, ("appearance", "faces"), (*_FRAMES, "encoders.signature")),
+    Stage("screen", ("frames",), "screen", False, ("screen",), _FRAMES),
+    Stage("audio", (), "audio", False, ("audio",), _SOUND),
+    Stage("transcript", (), "transcript", False, ("speech",), _SOUND),
+    Stage("speakers", (), "speakers", False, ("speakers",), _SOUND),
+    Stage(
+        "text",
+        ("transcript", "screen"),
+        "text",
+        True,
+        ("text",),
+        ("workers.captions", "workers.containers", "workers.words"),
+    ),
+    Stage("topics", ("text",), "topics", True, (), ("encoders.topics", "encoders.keywords", "encoders.stop_words")),
+    Stage("fused", ("vision", "audio", "text"), "fused", True, (), ("fusion.attention", "fusion.projection")),
+    Stage(
+        "published",
+        ("frames", "vision", "audio", "transcript", "text", "fused"),
+        "published",
+        True,
+        ("text",),
+        ("workers.publication",),
+    ),
 )
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
 QUEUES: tuple[str, ...] = tuple(stage.queue for stage in STAGES)
@@ -60,50 +93,41 @@ QUEUES: tuple[str, ...] = tuple(stage.queue for stage in STAGES)
 
 @dataclass(frozen=True)
 class StageConfigs:
-    """The typed configuration of every stage, made from the settings and the model set they name."""
+    """What the settings ask of the stages: the encoder and its configuration for each place, and the rest."""
 
     sampling: FrameSampling
-    vision: VisionConfig
-    audio: AudioConfig
-    speech: SpeechConfig
-    text: TextConfig
+    words: WordsConfig
     fusion: FusionConfig
+    encoders: Mapping[Place, tuple[EncoderSpec, Any]]
 
 
 def configs(settings: Settings) -> StageConfigs:
-    """The configurations that these settings ask for."""
+    """The configurations that these settings ask for. Raises `model.unknown`, `settings.invalid`."""
     return StageConfigs(
-        sampling=FrameSampling(),
-        vision=VisionConfig(),
-        audio=AudioConfig(music=settings.music),
-        speech=SpeechConfig(runtime=settings.speech_runtime),
-        text=TextConfig(),
+        sampling=FrameSampling(strategy=settings.frame_strategy, max_frames=settings.frames),
+        words=WordsConfig(caption_languages=tuple(settings.caption_languages.replace(",", " ").split())),
         fusion=FusionConfig(),
+        encoders={place: (spec, config_of(spec, settings)) for place, spec in chosen(settings).items()},
     )
 
 
-def versions(settings: Settings) -> dict[str, str]:
-    """The version of each stage by name, 16 hex digits. Loads no weights. Raises `model.unknown`."""
-    chosen = model_set(settings.model_set)
+def versions(settings: Settings, learnt: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The version of each stage by name, 16 hex digits. `learnt` are the versions of the models learnt from the
+    catalogue, by the stage that uses them. Loads no weights. Raises `model.unknown`, `settings.invalid`."""
     config = configs(settings)
-    parts: Mapping[str, tuple[str | None, tuple[BaseModel, ...]]] = {
-        "vision": (chosen.vision, (config.vision, config.sampling)),
-        "audio": (chosen.audio, (config.audio,)),
-        "transcript": (chosen.speech, (config.speech,)),
-        "text": (chosen.text, (config.text,)),
-        "fused": (None, (config.fusion,)),
-        "published": (None, ()),
-    }
+    own: Mapping[str, BaseModel] = {"frames": config.sampling, "text": config.words, "fused": config.fusion}
     result: dict[str, str] = {}
     for stage in STAGES:
-        encoder, configurations = parts[stage.name]
         described: dict[str, Any] = {
             "stage": stage.name,
             "needs": {need: result[need] for need in stage.needs},
-            "configurations": [item.model_dump(mode="json") for item in configurations],
+            "configuration": own[stage.name].model_dump(mode="json") if stage.name in own else None,
+            "encoders": {
+                place: identity(*config.encoders[place]) for place in stage.places if place in config.encoders
+            },
             "code": code_digest(*stage.code, f"workers.extraction:_{stage.name}"),
         }
-        if encoder is not None:
-            described["encoder"] = identity(ENCODERS[encoder], configurations[0])
+        if stage.name in learnt:
+            described["model"] = learnt[stage.name]
         result[stage.name] = digest(described)
     return result

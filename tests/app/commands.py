@@ -63,7 +63,7 @@ def stack(data: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
             stderr=log,
         )
     try:
-        until(lambda: (data / "run" / "stack.json").exists(), 30, f"no stack: {(data / 'up.log').read_text()}")
+        until(lambda: _is_up(data, process.pid), 60, f"no stack: {(data / 'up.log').read_text()}")
         yield process
     finally:
         process.send_signal(signal.SIGINT)
@@ -72,6 +72,13 @@ def stack(data: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+def _is_up(data: Path, pid: int) -> bool:
+    """Whether that very process has said that it is ready: a dead one leaves its note behind."""
+    with contextlib.suppress(OSError, ValueError):
+        return bool(json.loads((data / "run" / "stack.json").read_text())["pid"] == pid)
+    return False
 
 
 def free_port() -> int:

@@ -113,8 +113,10 @@ def test_results_carry_ids_versions_and_masks(added: Round) -> None:
         data = graph.objects.get(item.key)
         header = data[8 : 8 + int.from_bytes(data[:8], "little")]
         assert leaf.partition("-")[0].encode() in header
-        assert version.encode() in header and stage.encode() in header
-        assert b"pickle" not in data and version == graph.versions[stage]
+        assert version.encode() in header
+        assert stage.encode() in header
+        assert b"pickle" not in data
+        assert version == graph.versions[stage]
     silent = shown(added, "with space.webm")
     assert "audio" not in silent["attention"], "a modality that is not there gets no weight, and no row of zeros"
 
@@ -126,7 +128,7 @@ def test_the_catalogue_ends_with_a_census(added: Round) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc to find what a process has loaded")
-def test_models_are_loaded_in_the_child_alone(added: Round, tmp_path: Path) -> None:
+def test_models_are_loaded_in_the_child_alone(tmp_path: Path) -> None:
     """CUDA does not survive a fork, and torch threads hang in it: the parent of a pool never loads torch."""
     clip = clips.test_pattern(tmp_path / "clip.mp4", seconds=1.0, tone_hz=220.0)
     with stack(tmp_path / "data", REELSENSE_WORKERS="1") as up:
@@ -134,5 +136,6 @@ def test_models_are_loaded_in_the_child_alone(added: Round, tmp_path: Path) -> N
         workers = [pid for pid, line in descendants(up.pid).items() if "workers.worker" in line]
         loaded = {pid: "libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in workers}
         parents = [pid for pid in workers if set(descendants(pid)) & set(workers)]
-        assert parents and any(loaded.values())
+        assert parents
+        assert any(loaded.values())
         assert not any(loaded[pid] for pid in parents)

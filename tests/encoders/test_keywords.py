@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.keywords import content_words, keywords
+from encoders.keywords import content_words, keywords, language_of
 from encoders.stop_words import STOP_WORDS
 from store.records import TextPiece, TextSource
 
@@ -65,6 +65,16 @@ def test_words_with_marks_stay_whole_and_unspaced_scripts_give_none() -> None:
     assert keywords([said("한국 음식", "title")]) == ["한국 음식"]
     assert keywords([said("今日はラーメンを作ります", "title")]) == []
     assert len(content_words("今日はラーメンを作ります")) == 6
+
+
+def test_a_language_is_told_by_its_function_words_or_not_at_all() -> None:
+    assert language_of(RECIPE) == "en"
+    assert (
+        language_of("Nous allons faire du pain au levain: le levain doit être chaud et la farine aussi, " * 2) == "fr"
+    )
+    assert language_of("bread and water") is None
+    assert language_of("Сегодня мы будем печь хлеб и это очень просто потому что мы это уже делали " * 3) is None
+    assert language_of("") is None
 
 
 @given(

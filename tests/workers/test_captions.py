@@ -14,7 +14,7 @@ from store.errors import InputError
 from store.records import CaptionTrack
 from store.settings import Limits
 from tests import clips
-from workers.captions import find_sidecars, read_embedded, read_sidecar, segments
+from workers.captions import base_language, find_sidecars, read_embedded, read_sidecar, segments
 
 LIMITS = Limits()
 THREE = "1\n00:00:00,000 --> 00:00:01,234\nFirst line.\n\n2\n00:00:01,500 --> 00:00:02,500\nSecond,\nin two lines.\n"
@@ -124,6 +124,61 @@ def test_old_encodings_are_guessed(tmp_path: Path, encoding: str) -> None:
     text = "Der Bär läuft über die große Brücke, während die Mädchen fröhlich Äpfel pflücken."
     (tmp_path / "a.srt").write_bytes(f"1\n00:00:01,000 --> 00:00:02,000\n{text}\n".encode(encoding))
     assert words(read(tmp_path / "a.srt")) == [text]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_read_without_its_mark(tmp_path: Path, encoding: str) -> None:
+    text = "Der Bär läuft über die große Brücke. Дом."
+    (tmp_path / "a.srt").write_bytes(f"1\n00:00:01,000 --> 00:00:02,000\n{text}\n".encode(encoding))
+    assert words(read(tmp_path / "a.srt")) == [text]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("ru", "cp1251"), ("ru", "koi8-r"), ("ja", "shift_jis"), ("ja", "euc_jp"), ("ar", "cp1256")],
+)
+def test_old_encodings_of_other_scripts_are_guessed(
+    shared_media: Path, tmp_path: Path, name: str, encoding: str
+) -> None:
+    original = shared_media / f"captions/elephantsdream_{name}.vtt"
+    text = original.read_text("utf-8").encode(encoding, "ignore").decode(encoding)
+    (tmp_path / "a.vtt").write_bytes(text.encode(encoding))
+    (tmp_path / "b.vtt").write_text(text, "utf-8")
+    assert words(read(tmp_path / "a.vtt")) == words(read(tmp_path / "b.vtt"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + THREE.encode() + "Brücke".encode("cp1252"),
+        b"\xff\xfe" + THREE.encode("utf-16-le")[:-1],
+        b"\xff\xfe\x00\x00" + THREE.encode("utf-32-le"),
+    ],
+)
+def test_an_encoding_that_the_bytes_belie_is_a_coded_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.srt").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "a.srt")
+    assert caught.value.code == "caption.unreadable"
+
+
+def test_overlapping_and_backward_times_are_kept_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text(
+        "1\n00:00:05,000 --> 00:00:09,000\nlate\n\n2\n00:00:01,000 --> 00:00:07,000\nearly\n\n"
+        "3\n00:00:08,000 --> 00:00:02,000\nbackward\n\n4\n --> 00:00:03,000\nno start\n\n5\nno time\n"
+    )
+    assert [(line.start, line.end, line.text) for line in read(tmp_path / "a.srt").segments] == [
+        (1.0, 7.0, "early"),
+        (5.0, 9.0, "late"),
+        (8.0, 8.0, "backward"),
+    ]
+
+
+def test_languages_have_one_name_whatever_the_form() -> None:
+    forms = {"eng": "en", "EN": "en", "en-GB": "en", "pt_BR": "pt", "ger": "de", "deu": "de", "zh-Hans-CN": "zh"}
+    assert {form: base_language(form) for form in forms} == forms
+    assert base_language("gsw") == "gsw"
+    assert base_language(None) is base_language("") is None
 
 
 def test_sidecars_are_those_of_this_video(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from store.errors import MediaError
 from store.settings import Limits
 from tests import clips
-from workers.decoding import FrameSampling, read_frames, read_sound
+from workers.decoding import read_frames, read_sound
+from workers.frame_sampling import FrameSampling
 
 LIMITS = Limits()
 SAMPLING = FrameSampling()
@@ -108,7 +109,7 @@ def test_pictures_are_upright(shared_media: Path) -> None:
     import subprocess
 
     source = shared_media / "bad/made_rot90.mp4"
-    frames = read_frames(source, FrameSampling(max_frames=1), LIMITS)
+    frames = read_frames(source, FrameSampling(strategy="fps", max_frames=1), LIMITS)
     height, width = frames.pixels.shape[1:3]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(source), "-frames:v", "1"]
     scaled = ["-vf", f"scale={width}:{height}", "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
@@ -123,7 +124,7 @@ def test_pictures_are_upright(shared_media: Path) -> None:
 def test_pixels_are_square(tmp_path: Path) -> None:
     video = clips.test_pattern(tmp_path / "v.mp4", seconds=0.5, tone_hz=None, vf="setsar=2/1")
     frames = read_frames(video, SAMPLING, LIMITS)
-    assert frames.pixels.shape[1:3] == (256, 683)
+    assert frames.pixels.shape[1:3] == (240, 640)
 
 
 def test_sound_keeps_its_channels_and_its_place(shared_media: Path, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_sound_is_bounded(tmp_path: Path) -> None:
 def test_sampling_holds_for_any_clip(tmp_path: Path, seconds: float, rate: int, most: int, interval: float) -> None:
     picture = clips.pattern(round(seconds, 2), size="64x48", rate=rate)
     video = clips.render(tmp_path / "any.mp4", picture, vcodec="libx264", pix_fmt="yuv420p")
-    sampling = FrameSampling(interval_seconds=interval, max_frames=most, short_side=16)
+    sampling = FrameSampling(strategy="fps", fps=1 / interval, max_frames=most, short_side=16)
     frames = read_frames(video, sampling, LIMITS)
     assert 1 <= len(frames.pixels) <= most
     assert frames.seconds[0] == 0.0
