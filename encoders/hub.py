@@ -33,16 +33,16 @@ class HubConfig(BaseModel):
     """What every encoder of a hub's model can be told.
 
     `model` is the hub's id, `OWNER/NAME`, or a directory (absolute, or beginning with `.` or `~`). `revision` is a
-    branch, a tag or, best, a commit of the hub's. `device` and `batch_size` are no part of a result's version: results
-    differ by rounding with the one (as they do with the version of a library) and not at all with the other.
+    branch, a tag or, best, a commit of the hub's. With `device` and `batch_size` results differ by rounding alone, so
+    that they are no part of a version (`encoders.identity`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: str = Field(min_length=1)
     revision: str | None = Field(None, pattern=r"^[\w][\w./-]*$")
     precision: Precision = "float32"
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$", exclude=True)
-    batch_size: int = Field(16, ge=1, le=4096, exclude=True)
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")
+    batch_size: int = Field(16, ge=1, le=4096)
 
     @field_validator("model")
     @classmethod

@@ -59,6 +59,12 @@ class DetectorConfig(HubConfig):
         return self
 
 
+class LargeDetectorConfig(DetectorConfig):
+    """The same with a larger model."""
+
+    model: str = "PekingU/rtdetr_v2_r101vd"
+
+
 class ObjectsDetector:
     """Frames in, the names of the things in them out."""
 

@@ -46,6 +46,12 @@ class HubSpeechConfig(HubWhisperConfig):
     guards: SpeechConfig = SpeechConfig()
 
 
+class LargeHubSpeechConfig(HubSpeechConfig):
+    """The same with all decoder layers: turbo has four of the 32."""
+
+    model: str = "openai/whisper-large-v3"
+
+
 class HubSpeechEncoder:
     """Transcribes the sound of videos with a Whisper of the hub, gated and guarded as `encoders.speech` does it."""
 

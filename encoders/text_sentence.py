@@ -33,6 +33,12 @@ class SentenceConfig(HubConfig):
     word_salience: float = Field(0.2, gt=0, le=1)
 
 
+class LargeSentenceConfig(SentenceConfig):
+    """The same with a larger model."""
+
+    model: str = "intfloat/multilingual-e5-large"
+
+
 class SentenceEncoder:
     """Texts in, unit vectors out."""
 

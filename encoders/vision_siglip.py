@@ -53,6 +53,12 @@ class ImageTextConfig(HubConfig):
         return prompt
 
 
+class LargeImageTextConfig(ImageTextConfig):
+    """The same with a larger model."""
+
+    model: str = "google/siglip2-so400m-patch14-384"
+
+
 class ImageTextEncoder:
     """Frames in, a token for each frame and the names of what is seen out; texts in, vectors of the same space out."""
 

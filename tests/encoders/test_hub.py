@@ -69,13 +69,6 @@ def test_what_names_no_model_is_refused(fields: dict[str, Any]) -> None:
         HubConfig(**fields)
 
 
-def test_where_it_runs_is_no_part_of_what_it_is() -> None:
-    here, there = HubConfig(model="a/b"), HubConfig(model="a/b", device="cuda:1", batch_size=64)
-    assert here.model_dump() == there.model_dump()
-    assert here.model_dump() != HubConfig(model="a/b", precision="float16").model_dump()
-    assert (there.device, there.batch_size) == ("cuda:1", 64)
-
-
 def test_a_relative_path_is_a_hub_id_wherever_a_worker_starts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
