@@ -52,11 +52,12 @@ assert tokens.embeddings.shape == (4, spec.dim), tokens
 np.testing.assert_allclose(np.linalg.norm(tokens.embeddings, axis=1), 1.0, atol=1e-5)
 alike = tokens.embeddings @ tokens.embeddings.T
 assert alike[0, 1] > 0.95 > 0.5 > alike[0, 2], alike
-assert tokens.salience[0] > 0.9 and tokens.salience[3] == 0.0, tokens.salience
+assert tokens.salience[0] > 0.9 and tokens.salience[3] < 1e-6, tokens.salience
 assert tokens.start_seconds.tolist() == [0.0, 0.5, 1.5, 2.5] and tokens.end_seconds.tolist() == [0.5, 1.5, 2.5, 4.0]
 assert artifact(encoder(frames(sunset, snow))) == artifact(encoder(frames(sunset, snow)))
 assert encoder(frames()).tokens.embeddings.shape == (0, spec.dim)
-assert np.isfinite(encoder(Frames(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1), 1.0, 1, 1, False)).tokens.embeddings).all()
+smallest = Frames(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1), 1.0, 1, 1, False)
+assert np.isfinite(encoder(smallest).tokens.embeddings).all()
 
 other = Settings(data=cache, options={"colour-moments": {"contrast": 0.2}})
 versions = {digest(identity(spec, config_of(spec, choice))) for choice in (settings, other)}
@@ -80,7 +81,8 @@ def test_one_file_and_one_line_add_an_encoder(installed: Path, tmp_path: Path) -
     found = subprocess.run(
         [sys.executable, "-c", USE, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
     )
-    assert (found.stdout, found.stderr) == ("ok\n", "")
+    assert found.stderr == ""
+    assert found.stdout == "ok\n"
 
 
 def test_the_line_in_the_file_is_the_line_that_is_installed() -> None:
