@@ -341,7 +341,6 @@ class ReelSense:
         `topics.too_few_videos`.
         """
         from encoders.topics import TopicConfig, train_topics
-
         from store.artifacts import topic_model_key
         from workers.plans import next_choice
 

@@ -29,7 +29,7 @@ OUT = Path(audio.__file__).with_name(audio.REFERENCE_FILE)
 def read(path: Path, rate_hz: int) -> Float32 | None:
     """float32 [channels, n] of the first audio track of `path`, None where there is none.
 
-    As `workers.decoding.read_sound`, which takes no file that is sound alone, as most of these are.
+    As `workers.sound_decoding.read_sound`, which takes no file that is sound alone, as most of these are.
     """
     with av.open(str(path)) as container:
         if not container.streams.audio:

@@ -2,7 +2,7 @@
 
     python -m bench.decoding [--runs 5] [--videos FOLDER]
 
-*sequential* is `workers.decoding.read_frames`, the reference of the distances. *skipping* drops non-reference frames
+*sequential* is `workers.frame_decoding.read_frames`, the reference of the distances. *skipping* drops non-reference frames
 and the loop filter, *keyframes* decodes nothing else, *seeking* asks for each sample, and *ffmpeg* is the program
 writing raw pictures into a pipe (`ffmpeg-python`). CPU seconds count every thread and the program's own process.
 """
@@ -23,7 +23,8 @@ from app.clips import fetch
 from bench import results
 from store.records import Frames
 from store.settings import load_settings
-from workers.decoding import FrameSampling, read_frames
+from workers.frame_decoding import read_frames
+from workers.frame_sampling import FrameSampling
 
 Pictures = npt.NDArray[np.uint8]
 INTERVAL_SECONDS = 0.5

@@ -57,7 +57,8 @@ def jpeg(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def read_clip(path: Path, frames: int = 24) -> Frames:
     """Frames of a clip as the pipeline hands them on: every half second or more thinly, through JPEG."""
-    from workers.decoding import FrameSampling, read_frames
+    from workers.frame_decoding import read_frames
+    from workers.frame_sampling import FrameSampling
 
     sampled = read_frames(path, FrameSampling(interval_seconds=0.5, max_frames=frames, short_side=SHORT_SIDE), Limits())
     return Frames(

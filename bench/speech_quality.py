@@ -95,7 +95,7 @@ def read_clip(path: Path) -> Sound:
     """The sound of a video, or of a sound file, which no upload is and `read_sound` refuses: decoded the same way."""
     import av
 
-    from workers.decoding import read_sound
+    from workers.sound_decoding import read_sound
 
     if path.parent.name != "audio":
         return read_sound(path, RATE_HZ, Limits())

@@ -23,6 +23,9 @@ from encoders.music import (
     TEMPO_HIGHEST,
     TEMPO_LOWEST,
     MusicCues,
+    TypeCues,
+    beat_believed,
+    beat_presence,
     enough_music,
     key_in_music,
     key_of,
@@ -33,12 +36,15 @@ from encoders.music import (
     pulse_of,
     ramp,
     tempo_of,
+    type_of,
 )
+from encoders.samples import mended, mixed
+from encoders.sound_kinds import FLOOR_POWER, SILENCE_DB, held_tones, no_runs, shifted, sound_segments, spectral_peaks
 from encoders.speech_activity import RATE_HZ as SPEECH_RATE_HZ
 from encoders.speech_activity import WINDOW_SECONDS as SPEECH_WINDOW_SECONDS
-from encoders.speech_activity import SpeechActivity, speech_spans
+from encoders.speech_activity import SpeechActivity
 from store.artifacts import digest
-from store.records import AudioAttributes, Encoded, Float32, Music, Sound, Tokens
+from store.records import AudioAttributes, Encoded, Float32, Music, Sound, SoundSegment, Tokens
 
 Float64 = npt.NDArray[np.float64]
 
@@ -48,13 +54,8 @@ PIECE_FRAMES = 1024
 MEL_BANDS = 40
 MFCCS = 13
 TEMPO_BANDS = 8
-FLOOR_POWER = 1e-9  # -90 dB: below it is the noise of any recorder
-SILENCE_DB = -60.0
 FULL_DB = -30.0
-SAMPLE_LIMIT = 8.0  # 18 dB over full scale; lossy codecs overshoot by a few dB, not by that
-SUSTAINED_FRAMES = 8
-SUSTAINED_BINS = slice(8, 400)  # 86 Hz to 4.3 kHz: above mains hum, below sibilants
-SPEECH_THRESHOLD = 0.5
+ACCENT_EXPONENT = 0.7
 STANDARD_LIMIT = 4.0
 REFERENCE_FILE = "audio_reference.json"
 
@@ -98,6 +99,7 @@ class SoundFrames:
     """What is heard in each hop of 23 ms, [n_frames] or [n_frames, ...], float64; full-scale sine is 0 dB in a band.
 
     `level_db` is dBFS by mean square over 20 Hz (a full-scale sine is -3), `onset` the mean rise of the bands in dB,
+    `accent` the mean rise of their power to 0.7, in which a drum outweighs a hat,
     `chroma` power of the spectral peaks by pitch class from C, tuned to A = 440 Hz, `sustained` 0..1 the share of the
     peaks' power that has stayed in its bin for 0.2 s.
     """
@@ -114,6 +116,7 @@ class SoundFrames:
     level_db: Float64
     sustained: Float64
     onset: Float64
+    accent: Float64
     rate_hz: float
 
     def __len__(self) -> int:
@@ -151,7 +154,7 @@ class AudioEncoder:
             raise ValueError(f"sound must be at {self.config.rate_hz} Hz, got {sound.rate_hz}")
         if not sound.present:
             return Encoded(Tokens.none(AUDIO_DIM), AudioAttributes(present=False, degraded=sound.degraded))
-        samples, damaged = _mended(sound.samples)
+        samples, damaged = mended(sound.samples)
         heard = AudioAttributes(
             present=True,
             seconds_decoded=sound.seconds,
@@ -168,11 +171,13 @@ class AudioEncoder:
     def _encode(self, samples: Float32, start_seconds: float, heard: AudioAttributes) -> Encoded:
         frames = sound_frames(samples, self.config.rate_hz)
         if not (frames.level_db > SILENCE_DB).any():
-            return Encoded(Tokens.none(AUDIO_DIM), heard)
+            silence = SoundSegment(start=0.0, end=round(heard.seconds_decoded, 3), kind="silence")
+            quiet = heard.model_copy(update={"segments": shifted([silence], start_seconds)})
+            return Encoded(Tokens.none(AUDIO_DIM), quiet)
         bounds = window_bounds(samples.shape[1], self.config.rate_hz, self.config)
         windows = _frame_windows(bounds, len(frames))
         tokens = self._tokens(frames, windows, bounds / self.config.rate_hz + start_seconds)
-        return Encoded(tokens, self._attributes(samples, frames, windows, heard))
+        return Encoded(tokens, self._attributes(samples, frames, windows, start_seconds, heard))
 
     def _tokens(self, frames: SoundFrames, windows: list[slice], seconds: Float64) -> Tokens:
         features = np.stack([window_features(frames, window) for window in windows])
@@ -186,29 +191,51 @@ class AudioEncoder:
         )
 
     def _attributes(
-        self, samples: Float32, frames: SoundFrames, windows: list[slice], heard: AudioAttributes
+        self,
+        samples: Float32,
+        frames: SoundFrames,
+        windows: list[slice],
+        start_seconds: float,
+        heard: AudioAttributes,
     ) -> AudioAttributes:
         rate, seconds = self.config.rate_hz, heard.seconds_decoded
         audible = frames.level_db > SILENCE_DB
         speech = self._speech(samples)
-        spans = speech_spans(speech, SPEECH_THRESHOLD, seconds=seconds)
-        presence = _presence(frames, windows, speech)
-        per_frame = np.concatenate([np.full(w.stop - w.start, p) for w, p in zip(windows, presence, strict=True)])
-        pulse = pulse_of(frames.onset, frames.rate_hz)
+        presence, beat = _presence(frames, windows, speech)
+        per_frame, beats = (
+            np.concatenate([np.full(w.stop - w.start, p) for w, p in zip(windows, values, strict=True)])
+            for values in (presence, beat)
+        )
+        segments = sound_segments(
+            frames.level_db,
+            frames.sustained,
+            speech,
+            rate_hz=frames.rate_hz,
+            speech_window_seconds=SPEECH_WINDOW_SECONDS,
+            seconds=seconds,
+            beat=beats,
+        )
+        spoken = sum(segment.end - segment.start for segment in segments if segment.kind == "speech")
+        pulse = pulse_of(frames.onset, frames.accent, frames.rate_hz)
         share = round(float(per_frame.mean()), 4)
         tempo = tempo_of(pulse, share)
         key = key_in_music(key_of(frames.chroma, frames.sustained * audible, frames.rate_hz), share)
         return heard.model_copy(
             update={
                 "tempo": None if tempo is None else round(tempo, 2),
+                "beat_strength": round(pulse.clarity, 4) if beat_believed(pulse, share) else None,
                 "key": key.name,
+                "mode": key.mode,
                 "key_confidence": None if key.confidence is None else round(key.confidence, 4),
                 "loudness": integrated_loudness(samples, rate),
                 "onset_rate": round(len(onset_frames(frames.onset)) / max(seconds, 1.0), 3),
                 "brightness": round(float(np.median(frames.centroid_hz[audible])), 1),
-                "speech_share": round(min(sum(end - start for start, end in spans) / seconds, 1.0), 4),
+                "speech_share": round(min(spoken / seconds, 1.0), 4),
                 "silence_share": round(1.0 - float(audible.mean()), 4),
-                "music": self._music(samples, frames, per_frame * audible, share, tempo, key.majorness),
+                "segments": shifted(segments, start_seconds),
+                "music": self._music(samples, frames, per_frame * audible, share, tempo, key.majorness).model_copy(
+                    update=_type_of_music(frames, speech, segments, per_frame * audible, share, pulse.clarity)
+                ),
             }
         )
 
@@ -223,7 +250,7 @@ class AudioEncoder:
     ) -> Music:
         seconds = samples.shape[1] / self.config.rate_hz
         if self._mood_model is not None and enough_music(share, seconds):
-            return self._mood_model(_mixed(samples), self.config.rate_hz, share)
+            return self._mood_model(mixed(samples), self.config.rate_hz, share)
         if weights.sum() == 0:
             return Music(share=share)
         return music_of(
@@ -242,31 +269,12 @@ class AudioEncoder:
         import librosa
 
         mono = librosa.resample(
-            _mixed(samples), orig_sr=self.config.rate_hz, target_sr=SPEECH_RATE_HZ, res_type="soxr_hq"
+            mixed(samples), orig_sr=self.config.rate_hz, target_sr=SPEECH_RATE_HZ, res_type="soxr_hq"
         )
         return self._activity.probabilities(np.ascontiguousarray(mono, np.float32))
 
 
-# --- samples ---------------------------------------------------------------------------------------------------------
-
-
-def _mended(samples: Float32) -> tuple[Float32, bool]:
-    """`samples` with NaN and infinity replaced by 0 and the absurdly large cut off, and whether there were any."""
-    finite = np.isfinite(samples)
-    with np.errstate(invalid="ignore"):
-        damaged = not finite.all() or bool((np.abs(samples) > SAMPLE_LIMIT).any())
-    if not damaged:
-        return samples, False
-    return np.clip(np.where(finite, samples, np.float32(0.0)), -SAMPLE_LIMIT, SAMPLE_LIMIT).astype(np.float32), True
-
-
-def _mixed(samples: Float32) -> Float32:
-    """float32 [n]: the mean of the channels, or the louder one where they cancel out."""
-    mixed: Float32 = samples.mean(axis=0, dtype=np.float32)
-    powers = np.square(samples, dtype=np.float64).mean(axis=1)
-    if float(np.square(mixed, dtype=np.float64).mean()) < 0.1 * powers.max():
-        return np.ascontiguousarray(samples[int(powers.argmax())])
-    return mixed
+# --- windows --------------------------------------------------------------------------------------------------------
 
 
 def window_bounds(count: int, rate_hz: int, config: AudioConfig) -> Float64:
@@ -292,7 +300,7 @@ def sound_frames(samples: Float32, rate_hz: int) -> SoundFrames:
     """
     count = 1 + samples.shape[1] // HOP_SAMPLES
     pieces: list[dict[str, Float64]] = []
-    runs = np.zeros(SUSTAINED_BINS.stop - SUSTAINED_BINS.start, np.int64)
+    runs = no_runs()
     for start in range(0, count, PIECE_FRAMES):
         stop = min(start + PIECE_FRAMES, count)
         padded = _between(samples, start * HOP_SAMPLES - FFT_SAMPLES // 2, (stop - 1) * HOP_SAMPLES + FFT_SAMPLES // 2)
@@ -300,7 +308,9 @@ def sound_frames(samples: Float32, rate_hz: int) -> SoundFrames:
         pieces.append(piece)
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     rises = np.maximum(np.diff(joined["mel_db"], axis=0, prepend=joined["mel_db"][:1]), 0.0)
-    return SoundFrames(**joined, onset=rises.mean(axis=1), rate_hz=rate_hz / HOP_SAMPLES)
+    strength = 10.0 ** (ACCENT_EXPONENT * joined["mel_db"] / 10.0)
+    strokes = np.maximum(np.diff(strength, axis=0, prepend=strength[:1]), 0.0)
+    return SoundFrames(**joined, onset=rises.mean(axis=1), accent=strokes.mean(axis=1), rate_hz=rate_hz / HOP_SAMPLES)
 
 
 def _between(samples: Float32, start: int, stop: int) -> Float32:
@@ -324,10 +334,10 @@ def _piece_features(padded: Float32, rate_hz: int, runs: npt.NDArray[np.int64]) 
     hertz = librosa.fft_frequencies(sr=rate_hz, n_fft=FFT_SAMPLES)
     power[hertz < 20.0] = 0.0  # a DC offset is no sound
     magnitude = np.sqrt(power)
-    peaks = _spectral_peaks(power)
+    peaks = spectral_peaks(power)
     mel = librosa.feature.melspectrogram(S=power, sr=rate_hz, n_mels=MEL_BANDS, norm=None)
     centroid = librosa.feature.spectral_centroid(S=magnitude, sr=rate_hz)
-    sustained, runs = _sustained(power, peaks, runs)
+    sustained, runs = held_tones(power, peaks, runs)
     bands = [(hertz >= low) & (hertz < high) for low, high in pairwise(BALANCE_HZ)]
     features = {
         "mel_db": _db(mel).T,
@@ -350,33 +360,6 @@ def _piece_features(padded: Float32, rate_hz: int, runs: npt.NDArray[np.int64]) 
 
 def _db(power: npt.NDArray[np.floating[Any]]) -> Float64:
     return np.asarray(10.0 * np.log10(np.maximum(power, FLOOR_POWER)), np.float64)
-
-
-def _spectral_peaks(power: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
-    """Where a bin [n_bins, n_frames] is above both its neighbours."""
-    peaks = np.zeros(power.shape, np.bool_)
-    peaks[1:-1] = (power[1:-1] > power[:-2]) & (power[1:-1] > power[2:])
-    return peaks
-
-
-def _sustained(
-    power: npt.NDArray[np.floating[Any]], peaks: npt.NDArray[np.bool_], runs: npt.NDArray[np.int64]
-) -> tuple[Float64, npt.NDArray[np.int64]]:
-    """Share of the peaks' power, per frame, in peaks that stand in their bin for the ninth frame or longer.
-
-    Tones hold their frequency, the pitch of a voice glides. Peaks 40 dB below the frame's highest are not looked at.
-    `runs` [n_bins] counts the frames for which each peak has stood, and goes on from piece to piece.
-    """
-    middle = power[SUSTAINED_BINS]
-    loud = peaks[SUSTAINED_BINS] & (middle > 1e-4 * power.max(axis=0)) & (middle > FLOOR_POWER)
-    shares = np.zeros(power.shape[1])
-    for index in range(power.shape[1]):
-        runs = (runs + 1) * loud[:, index]
-        column = middle[:, index].astype(np.float64)
-        total = column[loud[:, index]].sum()
-        if total > 0:
-            shares[index] = column[runs > SUSTAINED_FRAMES].sum() / total
-    return shares, runs
 
 
 # --- tokens and windows ----------------------------------------------------------------------------------------------
@@ -447,18 +430,45 @@ def _power_mean_db(level_db: Float64) -> float:
     return float(10.0 * np.log10(np.mean(10.0 ** (level_db / 10.0))))
 
 
-def _presence(frames: SoundFrames, windows: list[slice], speech: Float32) -> Float64:
-    """How much music there is in each window, 0..1."""
+def _presence(frames: SoundFrames, windows: list[slice], speech: Float32) -> tuple[Float64, Float64]:
+    """How much music there is in each window, 0..1, and how much of it the beat alone says."""
     sustained, clarity, spoken, audible = [], [], [], []
     for window in windows:
         heard = frames.level_db[window] > SILENCE_DB
         sustained.append(frames.sustained[window][heard].mean() if heard.any() else 0.0)
-        clarity.append(pulse_of(frames.onset[window], frames.rate_hz).clarity)
+        clarity.append(pulse_of(frames.onset[window], frames.accent[window], frames.rate_hz).clarity)
         seconds = np.array([window.start, window.stop]) / frames.rate_hz
         first, last = (seconds / SPEECH_WINDOW_SECONDS).astype(int)
         spoken.append(speech[first : max(last, first + 1)].mean() if first < len(speech) else 0.0)
         audible.append(heard.mean())
-    return music_presence(np.array(sustained), np.array(clarity), np.array(spoken), np.array(audible))
+    beat = np.array(clarity)
+    return music_presence(np.array(sustained), beat, np.array(spoken), np.array(audible)), beat_presence(beat)
+
+
+def _type_of_music(
+    frames: SoundFrames, speech: Float32, segments: list[SoundSegment], weights: Float64, share: float, clarity: float
+) -> dict[str, str | float | None]:
+    """`type` and `type_confidence` of `Music`, by the segments of music; both None where there is too little."""
+    moments = np.arange(len(frames)) / frames.rate_hz
+    playing = np.zeros(len(frames), np.bool_)
+    for segment in segments:
+        if segment.kind == "music":
+            playing |= (moments >= segment.start) & (moments < segment.end)
+    if not enough_music(share, len(frames) / frames.rate_hz) or not enough_music(
+        float(playing.mean()), len(frames) / frames.rate_hz
+    ):
+        return {"type": None, "type_confidence": None}
+    voice = speech[np.minimum((moments / SPEECH_WINDOW_SECONDS).astype(int), len(speech) - 1)]
+    heard = weights * playing if (weights * playing).any() else playing.astype(np.float64)
+    word, sure = type_of(
+        TypeCues(
+            voice=float(voice[playing].mean()),
+            clarity=clarity,
+            onset_strength=float(np.average(frames.onset, weights=heard)),
+            sustained=float(np.average(frames.sustained, weights=heard)),
+        )
+    )
+    return {"type": word, "type_confidence": None if sure is None else round(sure, 4)}
 
 
 # --- the reference ---------------------------------------------------------------------------------------------------

@@ -77,6 +77,10 @@ class TextEncoder:
                 found[batch] = torch.nn.functional.normalize(pooled, dim=1).numpy()
         return found
 
+    def embed_query(self, texts: Sequence[str]) -> Float32:
+        """What is searched for: this model embeds a query as it does a text."""
+        return self.embed(texts)
+
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Places in `texts` and their tokens, from short to long, as many together as `batch_tokens` allows."""
         if not texts:

@@ -347,4 +347,50 @@ WEIGHTS: Mapping[str, Weights] = _catalogue(
         source="huggingface.co/PaddlePaddle/PP-OCRv6_small_rec_onnx, as packaged by rapidocr",
         description="PP-OCRv6 small: what a line of text says, in 50 languages.",
     ),
+    Weights(
+        name="mtcnn",
+        packages=("facenet-pytorch",),
+        version="2.5.3",
+        files=(
+            WeightsFile(
+                name="onet.pt",
+                sha256="165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
+                bytes=1_559_269,
+                parts=("facenet_pytorch/data/onet.pt",),
+            ),
+            WeightsFile(
+                name="rnet.pt",
+                sha256="bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
+                bytes=403_147,
+                parts=("facenet_pytorch/data/rnet.pt",),
+            ),
+            WeightsFile(
+                name="pnet.pt",
+                sha256="a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
+                bytes=28_570,
+                parts=("facenet_pytorch/data/pnet.pt",),
+            ),
+        ),
+        directory=True,
+        licence="MIT (Timothy Esler, 2019; the weights are MTCNN's, as ported by David Sandberg, MIT)",
+        source="github.com/timesler/facenet-pytorch",
+        description="MTCNN face detector, a cascade of three small networks. Says where faces are, not whose.",
+    ),
+    Weights(
+        name="resemblyzer-voice",
+        packages=("Resemblyzer",),
+        version="0.1.4",
+        files=(
+            WeightsFile(
+                name="pretrained.pt",
+                sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+                bytes=17_090_379,
+                parts=("resemblyzer/pretrained.pt",),
+            ),
+        ),
+        directory=False,
+        licence="Apache-2.0 (Resemble AI)",
+        source="github.com/resemble-ai/Resemblyzer",
+        description="Resemblyzer speaker encoder (GE2E LSTM): 256 dimensions from 1.6 s of speech at 16 kHz.",
+    ),
 )

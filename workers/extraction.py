@@ -40,8 +40,10 @@ from store.records import (
     VisionAttributes,
 )
 from store.settings import Settings
-from workers import captions, decoding, publication, stages, words
+from workers import captions, publication, stages, words
+from workers.frame_decoding import read_frames
 from workers.plans import LearntModel
+from workers.sound_decoding import read_sound
 from workers.stored_frames import frames_attributes, frames_from_arrays, frames_to_arrays
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ def compute_many(stage: str, given: Sequence[StageInput], encoders: Encoders) ->
 
 def _frames(given: StageInput, encoders: Encoders) -> Computed:
     with given.source() as source:
-        frames = decoding.read_frames(source, encoders.configs.sampling, encoders.settings.limits)
+        frames = read_frames(source, encoders.configs.sampling, encoders.settings.limits)
     return frames_attributes(frames), frames_to_arrays(frames)
 
 
@@ -174,20 +176,20 @@ def _screen(given: StageInput, encoders: Encoders) -> Computed:
 
 def _audio(given: StageInput, encoders: Encoders) -> Computed:
     with given.source() as source:
-        sound = decoding.read_sound(source, encoders.rate_hz("audio"), encoders.settings.limits)
+        sound = read_sound(source, encoders.rate_hz("audio"), encoders.settings.limits)
     encoded = encoders.get("audio")(sound)
     return encoded.attributes, token_arrays(encoded.tokens)
 
 
 def _transcript(given: StageInput, encoders: Encoders) -> Computed:
     with given.source() as source:
-        sound = decoding.read_sound(source, encoders.rate_hz("speech"), encoders.settings.limits)
+        sound = read_sound(source, encoders.rate_hz("speech"), encoders.settings.limits)
     return encoders.get("speech")(sound), {}
 
 
 def _speakers(given: StageInput, encoders: Encoders) -> Computed:
     with given.source() as source:
-        sound = decoding.read_sound(source, encoders.rate_hz("speakers"), encoders.settings.limits)
+        sound = read_sound(source, encoders.rate_hz("speakers"), encoders.settings.limits)
     attributes, voices = encoders.get("speakers")(sound)
     return attributes, {"voices": voices}
 

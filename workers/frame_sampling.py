@@ -31,6 +31,8 @@ Pixels = npt.NDArray[np.uint8]
 KEYFRAME_SLOT_SECONDS = 1 / 64
 # A picture this soon after a cut may still be blurred by it or be mixed with the shot before.
 EDGE_SECONDS = 0.2
+# However few are kept, some must be there to choose from.
+LEAST_CANDIDATES = 8
 # Steps of quality in an octave: finer differences are noise, and the earlier picture is kept.
 QUALITY_STEPS = 2
 
@@ -77,7 +79,7 @@ def quality(thumbnail: Pixels, after_cut: float) -> int:
 
 @dataclass(eq=False)
 class Sampler:
-    """Keeps the candidates of one video in at most twice `max_frames` (and one picture that is not converted yet)."""
+    """Keeps the candidates of one video: twice `max_frames` or 8 at most, and one picture not converted yet."""
 
     sampling: FrameSampling
     convert: Callable[[Any], Pixels]
@@ -94,7 +96,9 @@ class Sampler:
             self._interval = 1.0 / self.sampling.fps
         else:
             self._interval = KEYFRAME_SLOT_SECONDS if strategy == "keyframes" else self.sampling.interval_seconds
-        self._most = self.sampling.max_frames * (1 if strategy == "fps" else 2)
+        self._most = (
+            self.sampling.max_frames if strategy == "fps" else max(LEAST_CANDIDATES, 2 * self.sampling.max_frames)
+        )
 
     def offer(self, second: float, frame: Any, thumbnail: Pixels | None, begins: bool) -> None:
         """Take the next picture. `begins`: whether it may begin a shot. `thumbnail` is needed by `shots` alone."""

@@ -49,8 +49,9 @@ class Stage:
     code: tuple[str, ...]
 
 
+_DECODING = ("workers.decoding", "workers.containers")
 _FRAMES = ("workers.stored_frames",)
-_SOUND = ("workers.decoding:read_sound", "workers.containers")
+_SOUND = (*_DECODING, "workers.sound_decoding")
 
 # In the order in which a video passes them: a need stands above the stage that needs it.
 STAGES: tuple[Stage, ...] = (
@@ -60,10 +61,17 @@ STAGES: tuple[Stage, ...] = (
         "frames",
         False,
         (),
-        ("workers.decoding", "workers.containers", "workers.frame_sampling", *_FRAMES),
+        (*_DECODING, "workers.frame_decoding", "workers.frame_sampling", "workers.pictures", "workers.shots", *_FRAMES),
     ),
     Stage("vision", ("frames",), "vision", False, ("vision", "objects"), _FRAMES),
-    Stage("appearance", ("frames",), "appearance", False, ("appearance", "faces"), (*_FRAMES, "encoders.signature")),
+    Stage(
+        "appearance",
+        ("frames",),
+        "appearance",
+        False,
+        ("appearance", "faces"),
+        (*_FRAMES, "encoders.signature", "encoders.pictures"),
+    ),
     Stage("screen", ("frames",), "screen", False, ("screen",), _FRAMES),
     Stage("audio", (), "audio", False, ("audio",), _SOUND),
     Stage("transcript", (), "transcript", False, ("speech",), _SOUND),

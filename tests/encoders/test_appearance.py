@@ -16,7 +16,8 @@ from encoders.appearance import NAMES, AppearanceConfig, AppearanceEncoder, colo
 from encoders.pictures import blank, block_means, luma, shorter_side
 from store.records import AppearanceAttributes, Frames
 from store.settings import Limits
-from workers.decoding import FrameSampling, read_frames
+from workers.frame_decoding import read_frames
+from workers.frame_sampling import FrameSampling
 
 ENCODER = AppearanceEncoder(AppearanceConfig(), Path())
 

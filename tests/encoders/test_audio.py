@@ -18,7 +18,7 @@ from encoders.audio import AUDIO_DIM, AudioConfig, AudioEncoder, reference_diges
 from store.artifacts import to_bytes, token_arrays
 from store.records import Artifact, AudioAttributes, Encoded, Float32, Sound
 from store.settings import Limits
-from workers.decoding import read_sound
+from workers.sound_decoding import read_sound
 
 RATE_HZ = 22050
 

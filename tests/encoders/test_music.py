@@ -91,7 +91,7 @@ def read(path: Path) -> Float32:
 @pytest.mark.parametrize("tempo", [60, 90, 120, 150, 180])
 def test_tempo_of_clicks_within_4_percent_and_in_the_right_octave(tempo: int, seconds: float) -> None:
     frames = sound_frames(clicks(tempo, seconds), RATE_HZ)
-    assert music.pulse_of(frames.onset, frames.rate_hz).tempo == pytest.approx(tempo, rel=0.04)
+    assert music.pulse_of(frames.onset, frames.accent, frames.rate_hz).tempo == pytest.approx(tempo, rel=0.04)
     expected = np.arange(0.1, seconds, 60.0 / tempo)
     assert len(music.onset_frames(frames.onset)) == pytest.approx(len(expected), abs=1)
 
@@ -99,13 +99,13 @@ def test_tempo_of_clicks_within_4_percent_and_in_the_right_octave(tempo: int, se
 @pytest.mark.parametrize("level", [0.001, 0.1, 1.0])
 def test_noise_has_no_tempo_and_few_onsets(level: float) -> None:
     frames = sound_frames(np.random.default_rng(1).normal(0, level, (1, RATE_HZ * 10)).astype(np.float32), RATE_HZ)
-    assert music.pulse_of(frames.onset, frames.rate_hz) == music.Pulse(None, 0.0)
+    assert music.pulse_of(frames.onset, frames.accent, frames.rate_hz) == music.Pulse(None, 0.0)
     assert len(music.onset_frames(frames.onset)) <= 1  # its beginning
 
 
 def test_three_clicks_are_too_few_for_a_tempo() -> None:
     frames = sound_frames(clicks(60, 3.0), RATE_HZ)
-    assert music.pulse_of(frames.onset, frames.rate_hz).tempo is None
+    assert music.pulse_of(frames.onset, frames.accent, frames.rate_hz).tempo is None
 
 
 def test_a_weak_pulse_counts_in_music_only() -> None:

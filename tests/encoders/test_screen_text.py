@@ -203,7 +203,8 @@ def test_weights_that_are_not_there_are_a_coded_error(tmp_path: Path, monkeypatc
 
 @pytest.mark.models
 def test_real_clips_show_what_a_person_reads(reader: ScreenTextEncoder, shared_media: Path) -> None:
-    from workers.decoding import FrameSampling, read_frames
+    from workers.frame_decoding import read_frames
+    from workers.frame_sampling import FrameSampling
 
     sampling = FrameSampling(interval_seconds=1.0, max_frames=24, short_side=480)
     expected = {
@@ -224,7 +225,8 @@ def test_real_clips_show_what_a_person_reads(reader: ScreenTextEncoder, shared_m
 @pytest.mark.slow
 @pytest.mark.models
 def test_real_clips_without_text_give_none(reader: ScreenTextEncoder, shared_media: Path) -> None:
-    from workers.decoding import FrameSampling, read_frames
+    from workers.frame_decoding import read_frames
+    from workers.frame_sampling import FrameSampling
 
     sampling = FrameSampling(interval_seconds=2.0, max_frames=12, short_side=480)
     for name in ("bottles_conveyor.mp4", "toy_frog.mp4", "earth_night_rotation.mp4", "flower_timelapse.mp4"):

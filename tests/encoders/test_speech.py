@@ -21,7 +21,7 @@ from encoders.whisper_runtimes import RATE_HZ, SECONDS_PER_TIMESTAMP
 from store.records import Float32, Sound, TranscriptAttributes
 from store.settings import Limits
 from tests.clips import spoken
-from workers.decoding import read_sound
+from workers.sound_decoding import read_sound
 
 ZERO = 50364  # Whisper's token for the time stamp 0.00
 

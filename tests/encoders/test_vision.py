@@ -16,7 +16,8 @@ from store.artifacts import to_bytes, token_arrays
 from store.errors import ModelError
 from store.records import Artifact, Encoded, Frames, VisionAttributes
 from store.settings import Limits
-from workers.decoding import FrameSampling, read_frames
+from workers.frame_decoding import read_frames
+from workers.frame_sampling import FrameSampling
 
 Clip = Callable[[str], Frames]
 

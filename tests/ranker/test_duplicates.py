@@ -26,7 +26,8 @@ from ranker.duplicates import (
 from store.errors import InputError
 from store.settings import Limits
 from tests.clips import colour_bars, render
-from workers.decoding import FrameSampling, read_frames
+from workers.frame_decoding import read_frames
+from workers.frame_sampling import FrameSampling
 
 
 def made_up(count: int, frames: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from store.errors import MediaError
 from store.settings import Limits
 from tests import clips
-from workers.decoding import read_frames, read_sound
+from workers.frame_decoding import read_frames
 from workers.frame_sampling import FrameSampling
+from workers.sound_decoding import read_sound
 
 LIMITS = Limits()
 SAMPLING = FrameSampling()

@@ -119,7 +119,7 @@ def test_a_video_runs_through_every_stage_once(ready_house: House) -> None:
 
 def test_stages_wait_for_their_needs(house: House, encoders: extraction.Encoders, clip: Path) -> None:
     house.add(clip)
-    assert [key.stage for key in house.sent] == ["vision", "audio", "transcript"]
+    assert [key.stage for key in house.sent] == ["frames", "audio", "transcript", "speakers"]
     ran = house.drain(encoders)
     for stage in stages.STAGES:
         for need in stage.needs:
@@ -204,7 +204,7 @@ def test_a_lost_ledger_loses_nothing(ready_house: House) -> None:
 def test_lost_messages_are_found_by_the_sweep(house: House, encoders: extraction.Encoders, clip: Path) -> None:
     house.add(clip)
     house.sent.clear()  # the broker lost them all
-    assert [key.stage for key in house.graph.reconcile().sent] == ["vision", "audio", "transcript"]
+    assert [key.stage for key in house.graph.reconcile().sent] == ["frames", "audio", "transcript", "speakers"]
     house.drain(encoders)
     assert house.graph.states([only(house)])[only(house).id][0] == "ready"
 
@@ -214,14 +214,14 @@ def test_the_sweep_lets_waiting_messages_be(house: House, clip: Path) -> None:
     depths = dict.fromkeys(stages.QUEUES, 1)
     assert house.graph.reconcile(depths).sent == []
     assert house.graph.reconcile({}, resend_after=60).sent == []
-    assert len(house.graph.reconcile({}).sent) == 3
+    assert len(house.graph.reconcile({}).sent) == 4
 
 
 def test_two_sweeps_at_once_have_no_second_effect(house: House, encoders: extraction.Encoders, clip: Path) -> None:
     video = house.add(clip)
     house.graph.reconcile()
     house.graph.reconcile()
-    assert len(house.sent) == 9
+    assert len(house.sent) == 12
     house.drain(encoders)
     assert all(run.attempts == 1 for run in house.catalogue.runs([video.id]))
     assert len(house.catalogue.publications(house.graph.versions["published"])) == 1
@@ -232,9 +232,9 @@ def test_new_words_run_only_the_stages_that_read_words(
 ) -> None:
     before = ready_house.contents()
     ready_house.add(clip, title="Another title", tags=("colour bars",))
-    assert ready_house.drain(encoders) == ["text", "fused", "published"]
+    assert ready_house.drain(encoders) == ["text", "topics", "fused", "published"]
     after = ready_house.contents()
-    assert {key.split("/")[1] for key in after.keys() - before.keys()} == {"text", "fused", "published"}
+    assert {key.split("/")[1] for key in after.keys() - before.keys()} == {"text", "topics", "fused", "published"}
     assert all(after[key] == content for key, content in before.items())
 
 
@@ -253,7 +253,7 @@ def test_words_that_come_back_are_published_again(
 def test_another_speech_runtime_runs_only_what_hangs_on_it(ready_house: House, tmp_path: Path) -> None:
     other = House(load_settings(data=tmp_path / "data", speech_runtime="openai-whisper"))
     changed = {name for name in NAMES if other.graph.versions[name] != ready_house.graph.versions[name]}
-    assert changed == {"transcript", "text", "fused", "published"}
+    assert changed == {"transcript", "text", "topics", "fused", "published"}
     assert [key.stage for key in other.graph.reconcile().sent] == ["transcript"]
 
 
@@ -287,7 +287,7 @@ def test_a_video_whose_worker_dies_each_time_is_set_aside(
 ) -> None:
     """Three real processes claim the run and kill themselves; the fourth attempt is not made."""
     video = house.add(clip)
-    key = house.graph.key(video, "vision")
+    key = house.graph.key(video, "frames")
     code = (
         "import os, signal, sys; from store.settings import load_settings; from store.objects import open_objects;"
         "from store.catalogue import Catalogue, RunKey; from workers.graph import Graph;"
@@ -366,7 +366,7 @@ def test_the_lease_is_renewed_while_a_stage_computes(tmp_path: Path, clip: Path)
     house = House(load_settings(data=tmp_path / "data", lease_seconds=0.4))
     key = house.graph.key(house.add(clip), "audio")
     house.graph._claim(key)
-    with house.graph._heartbeat(key):
+    with house.graph._heartbeat([key]):
         time.sleep(1.2)
         assert house.catalogue.claim(key, "another-host/2", 0.4) is None
     time.sleep(0.6)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from store.records import Frames
 from store.settings import Limits
 from tests import clips
-from workers.decoding import read_frames
+from workers.frame_decoding import read_frames
 from workers.frame_sampling import FrameSampling
 from workers.shots import RETURN_SECONDS
 

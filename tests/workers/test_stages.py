@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from workers.stages import STAGES
 
+FUTURE = "from __future__ import annotations"
 ROOMS = ("store", "encoders", "fusion", "workers")
 PRINT_VERSIONS = """
 import json
@@ -44,24 +45,21 @@ def versions_in(folder: Path) -> dict[str, str]:
     [
         (
             "workers/extraction.py",
-            "return encoders.speech(sound), {}",
-            "return (encoders.speech(sound), {})",
-            "transcript",
+            'return encoders.get("speech")(sound), {}',
+            'return (encoders.get("speech")(sound), {})',
+            {"transcript"},
         ),
-        ("workers/extraction.py", '["frame"] * len', '["window"] * len', "fused"),
-        ("workers/decoding.py", "def read_frames(", "def read_frames (", "vision"),
-        ("encoders/stop_words.py", "from __future__ import annotations", "from __future__ import annotations;", "text"),
-        ("workers/extraction.py", "Run one stage.", "Run a stage.", None),
-        (
-            "workers/publication.py",
-            "from __future__ import annotations",
-            "from __future__ import annotations;",
-            "published",
-        ),
+        ("workers/extraction.py", '["frame"] * len', '["window"] * len', {"fused"}),
+        ("workers/frame_decoding.py", "def read_frames(", "def read_frames (", {"frames"}),
+        ("workers/sound_decoding.py", "def read_sound(", "def read_sound (", {"audio", "transcript", "speakers"}),
+        ("encoders/stop_words.py", FUTURE, FUTURE + ";", {"text", "topics"}),
+        ("encoders/signature.py", FUTURE, FUTURE + ";", {"appearance"}),
+        ("workers/extraction.py", "Run one stage.", "Run a stage.", set()),
+        ("workers/publication.py", FUTURE, FUTURE + ";", {"published"}),
     ],
 )
 def test_changed_code_renews_its_stage_and_what_hangs_on_it(
-    copied: Path, file: str, old: str, new: str, changed: str | None
+    copied: Path, file: str, old: str, new: str, changed: set[str]
 ) -> None:
     before = versions_in(copied)
     path = copied / file
@@ -73,10 +71,7 @@ def test_changed_code_renews_its_stage_and_what_hangs_on_it(
     finally:
         path.write_text(source)
     renewed = {name for name in before if before[name] != after[name]}
-    if changed is None:
-        assert renewed == set()
-        return
-    expected = {changed} | ({"audio", "transcript"} if file == "workers/decoding.py" else set())
+    expected = set(changed)
     for stage in STAGES:
         if expected & set(stage.needs):
             expected.add(stage.name)
