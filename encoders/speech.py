@@ -25,6 +25,7 @@ from encoders.whisper_runtimes import (
     WINDOW_SECONDS,
     Generated,
     RuntimeName,
+    WhisperRuntime,
     load_runtime,
     log_mel,
 )
@@ -99,9 +100,18 @@ class SpeechEncoder:
     """Transcribes the sound of videos."""
 
     def __init__(
-        self, config: SpeechConfig, cache: Path, threads: int = 1, *, encoder_batch: int = 1, decoder_batch: int = 8
+        self,
+        config: SpeechConfig,
+        cache: Path,
+        threads: int = 1,
+        *,
+        encoder_batch: int = 1,
+        decoder_batch: int = 8,
+        runtime: WhisperRuntime | None = None,
     ) -> None:
         """Load both models. `cache` is where unpacked weights live. Raises ModelError.
+
+        `runtime` is another Whisper than the one that `config` names.
 
         `encoder_batch` and `decoder_batch` are the most windows that Whisper's halves take at once. They change no
         words. On a CPU the encoder is a sixth slower in batches and the decoder twice as fast, hence the defaults.
@@ -110,8 +120,8 @@ class SpeechEncoder:
 
         self.config = config
         self._activity = SpeechActivity(cache, threads)
-        self._runtime = load_runtime(config.runtime, config.compute_type, cache, threads)
-        self._tokenizer = get_tokenizer(True, num_languages=99)
+        self._runtime = runtime or load_runtime(config.runtime, config.compute_type, cache, threads)
+        self._tokenizer = get_tokenizer(True, num_languages=self._runtime.languages)
         self._encoder_batch = encoder_batch
         self._decoder_batch = decoder_batch
 
@@ -206,7 +216,7 @@ class SpeechEncoder:
         for track, window in windows:
             seconds.append(min(window.end - window.start + tail, WINDOW_SECONDS))
             piece = track.samples[round(window.start * RATE_HZ) : round(window.end * RATE_HZ)]
-            mels.append(log_mel(piece, seconds[-1]))
+            mels.append(log_mel(piece, seconds[-1], self._runtime.mel_bands))
         heard: list[_Heard | None] = [None] * len(windows)
         for places in _groups([mel.shape[1] for mel in mels], self._encoder_batch):
             features = self._runtime.encode(np.stack([mels[place] for place in places]))

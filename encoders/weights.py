@@ -83,7 +83,7 @@ def locate(weights: Weights, cache: Path) -> Path:
     sources = [[_installed(weights, part) for part in file.parts] for file in weights.files]
     if _lies_in_place(weights):
         for file, parts in zip(weights.files, sources, strict=True):
-            if _sha256(parts[0]) != file.sha256:
+            if file_sha256(parts[0]) != file.sha256:
                 raise _damaged(weights, file)
         return _without(sources[0][0], weights.files[0].name) if weights.directory else sources[0][0]
     folder = _joined_folder(weights, cache)
@@ -91,7 +91,7 @@ def locate(weights: Weights, cache: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for file, parts in zip(weights.files, sources, strict=True):
             target = folder / file.name
-            if not target.is_file() or _sha256(target) != file.sha256:
+            if not target.is_file() or file_sha256(target) != file.sha256:
                 _join(weights, file, parts, target)
     except OSError as error:
         raise ModelError(
@@ -150,7 +150,8 @@ def _damaged(weights: Weights, file: WeightsFile) -> ModelError:
     )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hex, computed once in each process and again when the file changes."""
     status = path.stat()
     return _sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ino)
 

@@ -53,11 +53,20 @@ class Alignment:
 
 
 class WhisperRuntime(Protocol):
-    """What speech recognition asks of a runtime. The sounds of a batch are equally long."""
+    """What speech recognition asks of a runtime. The sounds of a batch are equally long.
+
+    `mel_bands` is how many bands of sound it hears, `languages` how many it knows (its tokens are numbered by that).
+    """
+
+    @property
+    def mel_bands(self) -> int: ...
+
+    @property
+    def languages(self) -> int: ...
 
     def encode(self, mels: Float32) -> Float32:
-        """Features float32 [batch, n_frames / 2, dim] of `mels` (float32 [batch, 80, n_frames]; n_frames is even, and
-        at most 3000)."""
+        """Features float32 [batch, n_frames / 2, dim] of `mels` (float32 [batch, `mel_bands`, n_frames]; n_frames is
+        even, and at most 3000)."""
         ...
 
     def detect_language(self, features: Float32) -> list[dict[str, float]]:
@@ -83,16 +92,16 @@ def load_runtime(name: RuntimeName, compute_type: str, cache: Path, threads: int
     return OpenaiWhisper(directory, threads)
 
 
-def log_mel(samples: Float32, seconds: float) -> Float32:
-    """float32 [80, n_frames]: openai-whisper's log-Mel spectrogram of `samples` (float32 [n], 16 kHz), filled up with
-    silence to `seconds` (at most 30)."""
+def log_mel(samples: Float32, seconds: float, bands: int = 80) -> Float32:
+    """float32 [bands, n_frames]: openai-whisper's log-Mel spectrogram of `samples` (float32 [n], 16 kHz), filled up
+    with silence to `seconds` (at most 30). It has 80 bands, or 128 for the large models since the third."""
     import torch
     from whisper.audio import N_FRAMES, log_mel_spectrogram
 
     # The reference pads with silence before it takes the spectrogram's maximum, which sets the floor of the scale.
     padding = max(round(seconds * RATE_HZ) - len(samples), 0)
     with torch.inference_mode():
-        mel = log_mel_spectrogram(torch.from_numpy(samples), padding=padding).numpy()
+        mel = log_mel_spectrogram(torch.from_numpy(samples), bands, padding).numpy()
     frames = min(mel.shape[1] // 2 * 2, N_FRAMES)
     return np.ascontiguousarray(mel[:, :frames], dtype=np.float32)
 
@@ -108,7 +117,9 @@ class CTranslate2Whisper:
         self._model = ctranslate2.models.Whisper(
             str(directory), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
         )
-        self._tokenizer = get_tokenizer(True, num_languages=self._model.num_languages)
+        self.mel_bands = int(self._model.n_mels)
+        self.languages = int(self._model.num_languages)
+        self._tokenizer = get_tokenizer(True, num_languages=self.languages)
 
     def encode(self, mels: Float32) -> Float32:
         """See WhisperRuntime."""
@@ -142,7 +153,7 @@ class CTranslate2Whisper:
             self._storage(features[np.newaxis]),
             self._prompt(language),
             [tokens],
-            2 * _aligned_length(features, seconds),
+            2 * aligned_length(features, seconds),
             median_filter_width=_MEDIAN_FRAMES,
         )
         starts = [0.0] * (len(tokens) + 1)
@@ -170,6 +181,8 @@ class OpenaiWhisper:
         state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in weights.parameters.items()}
         self._model.load_state_dict(state)
         self._model.eval()
+        self.mel_bands = int(self._model.dims.n_mels)
+        self.languages = int(self._model.num_languages)
         self._positions = self._model.encoder.positional_embedding
         self._heads: list[list[int]] = json.loads((directory / "config.json").read_text())["alignment_heads"]
 
@@ -238,7 +251,7 @@ class OpenaiWhisper:
                 logits = self._model.logits(written, torch.from_numpy(features[np.newaxis]))[0, len(prompt) - 1 : -2]
                 logprobs = torch.log_softmax(logits[:, : tokenizer.eot], dim=-1)
                 attention = torch.stack([scores[layer][head] for layer, head in self._heads])
-                attended = _attended(attention[:, :, : _aligned_length(features, seconds)])
+                attended = attended_places(attention[:, :, : aligned_length(features, seconds)])
         finally:
             for hook in hooks:
                 hook.remove()
@@ -254,12 +267,12 @@ class OpenaiWhisper:
         self._model.encoder.positional_embedding = self._positions[:length]
 
 
-def _aligned_length(features: Float32, seconds: float) -> int:
+def aligned_length(features: Float32, seconds: float) -> int:
     """How many of the features [length, dim] of one sound are its first `seconds`."""
     return max(min(round(seconds / SECONDS_PER_FEATURE), len(features)), 1)
 
 
-def _attended(scores: Any) -> Any:
+def attended_places(scores: Any) -> Any:
     """torch float32 [tokens, length]: how much more than other tokens each token attends to a place, smoothed over
     places and averaged over heads, of attention `scores` [heads, tokens, length] before the softmax."""
     import torch
