@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DIM = 1280
+GROUPS_FILE = "imagenet_groups.json"
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _LONGEST_SIDE = 4  # of a picture, in units of its shortest, before it is resized: the crop is square anyway
 
