@@ -51,7 +51,8 @@ class VisionConfig(BaseModel):
     `image_size` and `resize` are pixels: the shorter side is resized to `resize`, and a square of `image_size` is cut
     from the middle. `runtime` runs the network. At most `labels` classes of at least `min_confidence` (0..1) are named,
     and everyday words of at least `min_group_confidence` none of whose classes is, each with the seconds of at most
-    `label_seconds` frames; `peak_share` is the share of frames over which confidence is taken. A frame is blank where its brightness varies by much less than `contrast` (standard deviation, 0..255).
+    `label_seconds` frames; `peak_share` is the share of frames over which confidence is taken. A frame is blank where
+    its brightness varies by much less than `contrast` (standard deviation, 0..255).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
