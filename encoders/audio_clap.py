@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from encoders.audio import FULL_DB, SAMPLE_LIMIT, SILENCE_DB, AudioConfig, AudioEncoder
+from encoders.audio import FULL_DB, AudioConfig, AudioEncoder
 from encoders.hub import HubConfig, load_model, load_part, obtain
 from encoders.music import ramp
+from encoders.samples import mended
+from encoders.sound_kinds import SILENCE_DB
 from store.records import AudioAttributes, Encoded, Float32, Sound, Tokens
 
 
@@ -67,15 +70,14 @@ class ClapEncoder:
 
     def encode_many(self, sounds: Sequence[Sound]) -> list[Encoded]:
         """What `__call__` gives for each of them, with batches that go across them."""
-        mended = [_mended(sound) for sound in sounds]
-        described = [self._attributes(_at_rate(sound, self.config.attributes.rate_hz)) for sound in mended]
+        whole = [_mended(sound) for sound in sounds]
+        described = [self._attributes(_at_rate(sound, self.config.attributes.rate_hz)) for sound in whole]
         cut = [
-            self._windows(sound) if len(encoded.tokens) else []
-            for sound, encoded in zip(mended, described, strict=True)
+            self._windows(sound) if len(encoded.tokens) else [] for sound, encoded in zip(whole, described, strict=True)
         ]
         vectors = self._embed([samples for windows in cut for samples, _, _ in windows])
         result = []
-        for sound, encoded, windows in zip(mended, described, cut, strict=True):
+        for sound, encoded, windows in zip(whole, described, cut, strict=True):
             own, vectors = vectors[: len(windows)], vectors[len(windows) :]
             attributes = encoded.attributes
             if isinstance(attributes, AudioAttributes):  # lengths are those of the sound, not of its resampled copy
@@ -141,14 +143,9 @@ class ClapEncoder:
 
 
 def _mended(sound: Sound) -> Sound:
-    """The sound with NaN and infinity replaced by 0 and the absurdly large cut off; `degraded` if there were any."""
-    good = np.abs(sound.samples) <= SAMPLE_LIMIT  # false for NaN too
-    if good.all():
-        return sound
-    samples = np.clip(np.nan_to_num(sound.samples, nan=0.0, posinf=0.0, neginf=0.0), -SAMPLE_LIMIT, SAMPLE_LIMIT)
-    return Sound(
-        samples.astype(np.float32), sound.rate_hz, sound.present, sound.start_seconds, sound.declared_seconds, True
-    )
+    """`sound` without samples that are no sound; where there were any it says `degraded`."""
+    samples, damaged = mended(sound.samples)
+    return replace(sound, samples=samples, degraded=True) if damaged else sound
 
 
 def _at_rate(sound: Sound, rate_hz: int) -> Sound:

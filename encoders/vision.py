@@ -121,10 +121,6 @@ class VisionEncoder:
                 peak_share=self.config.peak_share,
                 label_seconds=self.config.label_seconds,
             ),
-            frames_decoded=frames.decoded,
-            frames_declared=frames.declared,
-            duration=frames.duration_seconds,
-            degraded=frames.degraded,
         )
         return Encoded(tokens, attributes)
 

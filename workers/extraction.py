@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from pydantic import BaseModel
 
-from encoders.catalogue import Place, load
+from encoders.catalogue import load
+from encoders.specs import Place
 from store.artifacts import source_key, token_arrays, topic_model_key
 from store.catalogue import Video
 from store.errors import ModelError

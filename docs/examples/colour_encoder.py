@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from encoders.catalogue import EncoderSpec
+from encoders.specs import EncoderSpec
 from store.records import Encoded, Float32, Frames, Tokens, VisionAttributes
 
 CELLS = 4
@@ -65,12 +65,7 @@ class ColourEncoder:
         bounds = np.concatenate([[0.0], middles, [frames.duration_seconds]]) if count else np.zeros(1)
         return Encoded(
             Tokens(embeddings, bounds[:-1].astype(np.float32), bounds[1:].astype(np.float32), salience),
-            VisionAttributes(
-                frames_decoded=frames.decoded,
-                frames_declared=frames.declared,
-                duration=frames.duration_seconds,
-                degraded=frames.degraded,
-            ),
+            VisionAttributes(),
         )
 
 
