@@ -37,7 +37,8 @@ from encoders.weights import WEIGHTS, Weights, WeightsFile, locate
 from store.errors import ModelError
 from store.records import Float32
 from store.settings import load_settings
-from workers.decoding import FrameSampling, read_frames
+from workers.frame_decoding import read_frames
+from workers.frame_sampling import FrameSampling
 
 MEDIA = Path(__file__).parent.parent.parent / "shared" / "media"
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)

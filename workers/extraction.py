@@ -43,7 +43,6 @@ from store.records import (
 from store.settings import Settings
 from workers import captions, publication, stages, words
 from workers.frame_decoding import read_frames
-from workers.plans import LearntModel
 from workers.sound_decoding import read_sound
 from workers.stored_frames import frames_attributes, frames_from_arrays, frames_to_arrays
 
@@ -98,7 +97,7 @@ class StageInput:
     video: Video
     objects: ObjectStore
     needs: Mapping[str, Artifact]
-    models: Mapping[LearntModel, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def source(self) -> Iterator[BinaryIO]:

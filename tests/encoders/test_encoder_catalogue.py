@@ -131,7 +131,7 @@ def test_a_model_that_nobody_has_has_no_identity(tmp_path: Path) -> None:
 
 def test_declared_dimensions_are_those_of_the_encoders() -> None:
     starter = {place: BUILT_IN[name].dim for place, name in MODEL_SETS["starter"].encoders.items()}
-    expected = {"vision": vision.DIM, "audio": audio.AUDIO_DIM, "text": text.DIM, "speakers": voice_embedding.WIDTH}
+    expected = {"vision": vision.DIM, "audio": audio.AUDIO_DIM, "text": text.DIM, "speakers": voice_embedding.VOICE_DIM}
     assert {place: dim for place, dim in starter.items() if dim is not None} == expected
 
 
