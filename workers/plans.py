@@ -35,7 +35,7 @@ class Plan:
 def plans(settings: Settings, choices: Mapping[str, str]) -> tuple[Plan, ...]:
     """The served plan, and behind it the next one, if there is another. `choices` are the catalogue's. Raises
     `model.unknown`, `settings.invalid`."""
-    served = {name: choices[name] for name in LEARNT_MODELS if name in choices}
+    served: dict[str, str] = {name: choices[name] for name in LEARNT_MODELS if name in choices}
     coming = served | {name: choices[next_choice(name)] for name in LEARNT_MODELS if next_choice(name) in choices}
     found = [Plan(served, versions(settings, served))]
     if coming != served:
