@@ -6,7 +6,7 @@ of known kind one after another, music as loud and quieter; the share of the tim
 clip (35 dB under its loudest tenth of a second, and the fifth of a second around) are nobody's, and not counted. Speech
 over music is counted apart. *Loudness*: against ITU-R BS.1770-4 worked out here, and the levels of EBU Tech 3341.
 *Parity*: the features of the shared spectrogram against librosa's own calls. *Cost*: CPU milliseconds for a second of
-sound, one thread. Writes bench/results/quality_sound.json.
+sound, one thread. Writes bench/results/sound.json.
 """
 
 from __future__ import annotations
@@ -403,7 +403,7 @@ def main() -> int:
         print("The real clips in ../shared/media are not beside this checkout, so there is nothing to measure.")
         return 1
     document = measure()
-    path = results.write("quality_sound", document)
+    path = results.write("sound", document)
     for name, row in document["tempo"].items():
         print(f"tempo, {name}: {row['right']} of {row['tracks']}, an octave off {row['octave']}, wrong {row['wrong']}")
     for name, row in document["key"].items():
