@@ -54,6 +54,17 @@ class House:
             ran.append(key.stage)
         return ran
 
+    def drain_all_but(self, stage: str, encoders: extraction.Encoders) -> None:
+        """Run what was sent and what follows, and keep the messages of one stage."""
+        kept: list[RunKey] = []
+        while self.sent:
+            key = self.sent.pop(0)
+            if key.stage == stage:
+                kept.append(key)
+            else:
+                self.graph.run(key, encoders)
+        self.sent.extend(kept)
+
     def contents(self) -> dict[str, bytes]:
         """Every artifact's bytes by key."""
         return {item.key: self.objects.get(item.key) for item in self.objects.list("artifacts/")}
