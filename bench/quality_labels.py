@@ -124,8 +124,6 @@ def _jpeg(pixels: Pictures, quality: int) -> Pictures:
 def classifier(model: str, runtime: str = "onnxruntime", threads: int = 1) -> Callable[[Pictures], Float32]:
     """What takes frames to probabilities [n, 1000], times how visible each frame is: as VisionEncoder, for any of
     `MODELS`. A larger network sees the same share of a picture at its own size. Raises ModelError."""
-    import torch
-
     config = vision.VisionConfig()
     side = VARIANTS[model].image_size
     network = load_efficientnet_lite(locate(MODELS[model], load_settings().cache), model)
@@ -135,7 +133,7 @@ def classifier(model: str, runtime: str = "onnxruntime", threads: int = 1) -> Ca
     def classify(pixels: Pictures) -> Float32:
         rows = []
         for one in pixels:
-            images = prepare(torch.from_numpy(np.ascontiguousarray(one.transpose(2, 0, 1)[np.newaxis])))
+            images = prepare(vision.channels_first(one[np.newaxis]))
             visible = vision.visibility(vision.brightness_deviation(images), config.contrast)
             rows.append(run(images)[1] * visible[:, np.newaxis])
         return np.concatenate(rows)

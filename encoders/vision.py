@@ -150,14 +150,20 @@ class VisionEncoder:
 
     def _images(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """float32 [n, 3, image_size, image_size] in -1..1."""
-        import torch
-
         _, height, width, _ = pixels.shape
         longest = min(height, width) * _LONGEST_SIDE
         top, left = max(height - longest, 0) // 2, max(width - longest, 0) // 2
         cut = pixels[:, top : top + longest, left : left + longest]
-        images: Tensor = self._prepare(torch.from_numpy(np.ascontiguousarray(cut.transpose(0, 3, 1, 2))))
+        images: Tensor = self._prepare(channels_first(cut))
         return images
+
+
+def channels_first(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """[n, 3, height, width], a view of a copy of `pixels` [n, height, width, 3]: as the pixels lie, torchvision resizes
+    them in half the time, to the same values."""
+    import torch
+
+    return torch.from_numpy(np.array(pixels, order="C")).permute(0, 3, 1, 2)
 
 
 def preparation(resize: int, image_size: int) -> Callable[[Tensor], Tensor]:
@@ -170,6 +176,7 @@ def preparation(resize: int, image_size: int) -> Callable[[Tensor], Tensor]:
         [
             v2.Resize(resize, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
             v2.CenterCrop(image_size),
+            torch.Tensor.contiguous,
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize([0.5] * 3, [0.5] * 3),
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.label_subjects import CLIPS, PHOTOGRAPHS
 from encoders import imagenet
 from encoders.imagenet import by_group, labels, read_classes
 from store.records import Float32, Label
@@ -80,6 +81,14 @@ def test_a_word_counts_the_class_that_is_called_so() -> None:
     classes = read_classes()
     assert classes.names.index("mushroom") in classes.members["mushroom"]
     assert all(group != name for name, group in zip(classes.names, classes.groups, strict=True))
+
+
+def test_what_labels_are_judged_by_are_names_that_exist() -> None:
+    classes = read_classes()
+    for subject in (*CLIPS.values(), *PHOTOGRAPHS.values()):
+        assert subject.classes or subject.groups
+        assert subject.classes <= set(classes.names)
+        assert subject.groups <= set(classes.members)
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------
