@@ -1,4 +1,4 @@
-"""Making the worked example of docs/encoders.md an installed package, without pip: what an installer writes, by hand."""
+"""Making the worked example of docs/encoders.md an installed package without pip: what an installer writes, by hand."""
 
 from __future__ import annotations
 
