@@ -3,7 +3,7 @@
 A cut is a jump: between two neighbouring pictures the layout changes *and* the colours change, by far more than just
 before and just after, and what was there does not come back. Each clause keeps a look-alike out:
 
-- The change of layout is one minus the correlation of brightness, which a fade or a change of exposure leaves alone;
+- The change of layout is one minus the correlation of brightness, which a fade or a change of exposure hardly touches;
   the change of colour is the mean absolute difference. Their geometric mean is high only where both are.
 - The bar rises with the changes around it, before and after, so that steady motion, however fast, is none; whereas a
   cut out of a calm shot into a wild one still stands above the mean of both sides. Repeated pictures (animation "on
@@ -77,11 +77,14 @@ def _look(second: float, thumbnail: npt.NDArray[np.uint8]) -> _Look:
 
 
 def _jump(one: _Look, other: _Look) -> float:
-    """How different two pictures are, 0..1."""
-    covariance = float((one.layout * other.layout).sum()) / one.layout.size
-    alike = (covariance + _NOISE) / (math.sqrt(one.variance * other.variance) + _NOISE)
-    layout = min(1.0, max(0.0, 1.0 - alike))
+    """How different two pictures are, 0..1; two blank ones, which have no layout, by their colours alone."""
     colour = float(np.abs(one.colours - other.colours).sum()) / (255.0 * one.colours.size)
+    if max(one.variance, other.variance) < _NOISE:
+        return colour
+    covariance = float((one.layout * other.layout).sum()) / one.layout.size
+    # The arithmetic mean of the variances, not the geometric one: a blank picture is like no other.
+    alike = (covariance + _NOISE) / ((one.variance + other.variance) / 2 + _NOISE)
+    layout = min(1.0, max(0.0, 1.0 - alike))
     return math.sqrt(layout * colour)
 
 

@@ -76,8 +76,10 @@ def test_even_frames_fill_the_bound(tmp_path: Path) -> None:
     assert halved.seconds == pytest.approx(np.arange(30.0))
 
 
-def test_key_pictures_alone(tmp_path: Path) -> None:
-    video = clips.test_pattern(tmp_path / "v.mp4", seconds=6.0, tone_hz=None, g=10, sc_threshold=0)
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", "mp4"), ("libvpx-vp9", "webm")])
+def test_key_pictures_alone(tmp_path: Path, codec: str, suffix: str) -> None:
+    """The VP9 decoder gives every picture, whatever it is told."""
+    video = clips.render(tmp_path / f"v.{suffix}", clips.pattern(6.0), vcodec=codec, pix_fmt="yuv420p", g=10)
     frames = read_frames(video, FrameSampling(strategy="keyframes"), LIMITS)
     assert frames.seconds == pytest.approx(np.arange(6.0))
     assert (frames.decoded, frames.shots, frames.motion, frames.degraded) == (6, (), None, False)
@@ -157,6 +159,20 @@ def test_any_shots_are_served(data: st.DataObject, most: int) -> None:
     assert [item.second for item in kept] == sorted({item.second for item in kept})
     if len(suspected) + 1 <= most:
         assert all(any(shot.start <= item.second < shot.end for item in kept) for shot in shots)
+
+
+def test_joined_slots_keep_the_better_candidate() -> None:
+    """One picture in three has something to see; with few slots it is kept, and otherwise the earliest."""
+    blank, checked = np.zeros((36, 64, 3), np.uint8), np.zeros((36, 64, 3), np.uint8)
+    checked[::2, ::2] = 255
+    sampler = Sampler(FrameSampling(max_frames=4), lambda _: PIXELS)
+    for place in range(300):
+        sampler.offer(place / 2, None, checked if place % 3 == 2 else blank, False)
+    assert 4 <= len(sampler.candidates) <= 8
+    assert all(round(item.second * 2) % 3 == 2 for item in sampler.candidates)
+    for item in sampler.candidates:
+        slot_start = int(item.second / sampler._interval) * sampler._interval
+        assert item.second - slot_start <= 1.0 or item is sampler.candidates[-1]
 
 
 def test_candidates_are_few_however_long_and_choppy_it_is() -> None:

@@ -64,6 +64,21 @@ def test_a_cut_in_the_midst_of_motion_is_found(tmp_path: Path) -> None:
     assert found_in(filtered(tmp_path / "v.mp4", ffmpeg.concat(*moving, v=1, a=0))) == pytest.approx([1.0], abs=1e-3)
 
 
+def test_blank_pictures_are_shots_too(tmp_path: Path) -> None:
+    """A second of black between two scenes, and plain cards one after the other."""
+    import ffmpeg
+
+    def made(names: list[str]) -> list[float]:
+        streams = []
+        for name in names:
+            stream = clips.source(name, 1.0) if name in PATTERNS else clips.source("color", 1.0, c=name)
+            streams.append(stream.filter("format", "yuv420p").filter("setsar", 1))
+        return found_in(filtered(tmp_path / "v.mp4", ffmpeg.concat(*streams, v=1, a=0)))
+
+    assert made(["testsrc", "black", "mandelbrot"]) == pytest.approx([1.0, 2.0])
+    assert made(["red", "blue", "white"]) == pytest.approx([1.0, 2.0])
+
+
 def test_no_cut_where_there_is_none(tmp_path: Path) -> None:
     wide = clips.source("testsrc", 3.0, "1600x240")
     still = clips.source("smptebars", 3.0)
@@ -105,9 +120,10 @@ def test_motion_does_not_depend_on_the_rate(tmp_path: Path) -> None:
         assert found is not None
         return found
 
-    slow = [motion(40, rate) for rate in (10, 25, 50)]
+    slow, fast = ([motion(speed, rate) for rate in (10, 25, 50)] for speed in (40, 200))
     assert max(slow) < 1.2 * min(slow)
-    assert 0.01 < max(slow) < motion(200, 25) <= 1.0
+    assert max(fast) < 1.2 * min(fast)
+    assert 0.01 < max(slow) < min(fast) < max(fast) <= 1.0
     still = read_frames(filtered(tmp_path / "v.mp4", clips.source("smptebars", 2.0)), SMALL, LIMITS)
     assert still.motion == pytest.approx(0.0, abs=1e-4)
 

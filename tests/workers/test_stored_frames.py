@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,14 @@ def test_hostile_arrays_are_refused(frames: Frames) -> None:
     }
     for name, arrays in hostile.items():
         assert refused(said, arrays), name
+    # Refused by its header: 150 million pixels are never laid out.
+    bomb[place : place + 4] = np.frombuffer(b"\x2e\xe0\x2e\xe0", np.uint8)
+    tracemalloc.start()
+    try:
+        assert refused(said, alone(bomb))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=60, deadline=None)
