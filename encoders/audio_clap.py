@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from encoders.audio import FULL_DB, SAMPLE_LIMIT, SILENCE_DB, AudioConfig, AudioEncoder
+from encoders.audio import FULL_DB, AudioConfig, AudioEncoder
 from encoders.hub import HubConfig, load_model, load_part, obtain
 from encoders.music import ramp
+from encoders.samples import mended, mixed
+from encoders.sound_kinds import SILENCE_DB
 from store.records import AudioAttributes, Encoded, Float32, Sound, Tokens
 
 
@@ -95,7 +98,7 @@ class ClapEncoder:
     def _windows(self, sound: Sound) -> list[tuple[Float32, float, float]]:
         """What is heard for each token (float32 [n] at `rate_hz`), and the bounds of its span in seconds."""
         at_rate = _at_rate(sound, self.rate_hz)
-        samples = _mixed(at_rate.samples)
+        samples = mixed(at_rate.samples)
         longest = round(self.config.window_seconds * self.rate_hz)
         count = min(math.ceil(len(samples) / longest), self.config.max_windows)
         bounds = np.round(np.linspace(0, len(samples), count + 1)).astype(int)
@@ -141,14 +144,9 @@ class ClapEncoder:
 
 
 def _mended(sound: Sound) -> Sound:
-    """The sound with NaN and infinity replaced by 0 and the absurdly large cut off; `degraded` if there were any."""
-    good = np.abs(sound.samples) <= SAMPLE_LIMIT  # false for NaN too
-    if good.all():
-        return sound
-    samples = np.clip(np.nan_to_num(sound.samples, nan=0.0, posinf=0.0, neginf=0.0), -SAMPLE_LIMIT, SAMPLE_LIMIT)
-    return Sound(
-        samples.astype(np.float32), sound.rate_hz, sound.present, sound.start_seconds, sound.declared_seconds, True
-    )
+    """The sound without NaN, infinity and the absurdly large; `degraded` if there were any."""
+    samples, damaged = mended(sound.samples)
+    return replace(sound, samples=samples, degraded=True) if damaged else sound
 
 
 def _at_rate(sound: Sound, rate_hz: int) -> Sound:
@@ -159,23 +157,7 @@ def _at_rate(sound: Sound, rate_hz: int) -> Sound:
         import librosa
 
         samples = librosa.resample(samples, orig_sr=sound.rate_hz, target_sr=rate_hz, res_type="soxr_hq")
-    return Sound(
-        np.ascontiguousarray(samples, np.float32),
-        rate_hz,
-        sound.present,
-        sound.start_seconds,
-        sound.declared_seconds,
-        sound.degraded,
-    )
-
-
-def _mixed(samples: Float32) -> Float32:
-    """float32 [n]: the mean of the channels, or the louder one where they cancel out."""
-    mixed: Float32 = samples.mean(axis=0, dtype=np.float32)
-    powers = np.square(samples, dtype=np.float64).mean(axis=1)
-    if float(np.square(mixed, dtype=np.float64).mean()) < 0.1 * float(powers.max()):
-        return np.ascontiguousarray(samples[int(powers.argmax())])
-    return mixed
+    return replace(sound, samples=np.ascontiguousarray(samples, np.float32), rate_hz=rate_hz)
 
 
 def _level_db(samples: npt.NDArray[np.float32]) -> float:

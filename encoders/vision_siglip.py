@@ -156,10 +156,6 @@ class ImageTextEncoder:
                     frames.seconds,
                     LabelRules(config.labels, config.min_confidence, config.peak_share, config.label_seconds),
                 ),
-                frames_decoded=frames.decoded,
-                frames_declared=frames.declared,
-                duration=frames.duration_seconds,
-                degraded=frames.degraded,
             ),
         )
 

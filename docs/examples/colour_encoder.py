@@ -65,12 +65,7 @@ class ColourEncoder:
         bounds = np.concatenate([[0.0], middles, [frames.duration_seconds]]) if count else np.zeros(1)
         return Encoded(
             Tokens(embeddings, bounds[:-1].astype(np.float32), bounds[1:].astype(np.float32), salience),
-            VisionAttributes(
-                frames_decoded=frames.decoded,
-                frames_declared=frames.declared,
-                duration=frames.duration_seconds,
-                degraded=frames.degraded,
-            ),
+            VisionAttributes(),
         )
 
 
