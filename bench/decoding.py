@@ -2,8 +2,8 @@
 
     python -m bench.decoding [--runs 5] [--videos FOLDER]
 
-*sequential* is `workers.frame_decoding.read_frames`, the reference of the distances. *skipping* drops non-reference frames
-and the loop filter, *keyframes* decodes nothing else, *seeking* asks for each sample, and *ffmpeg* is the program
+*sequential* is `workers.frame_decoding.read_frames`, the reference of the distances. *skipping* drops non-reference
+frames and the loop filter, *keyframes* decodes nothing else, *seeking* asks for each sample, *ffmpeg* is the program
 writing raw pictures into a pipe (`ffmpeg-python`). CPU seconds count every thread and the program's own process.
 """
 

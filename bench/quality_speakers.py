@@ -5,7 +5,7 @@ the error of the encoder's threshold, and the equal error rate. *One reader*: th
 *Two readers*: one after the other, from every pair of readers; two speakers, and the change within half a second.
 *Nobody*: music, rooms and animals. *Conversations*: a talker in each of two channels, and what is said to be several
 speakers, whose number and turns nobody wrote down; the result is kept to be looked at, not counted. *Cost*: CPU
-milliseconds for a second of sound, one thread. Writes bench/results/quality_speakers.json.
+milliseconds for a second of sound, one thread. Writes bench/results/speakers.json.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def main() -> int:
         print("The real clips in ../shared/media are not beside this checkout, so there is nothing to measure.")
         return 1
     document = measure()
-    path = results.write("quality_speakers", document)
+    path = results.write("speakers", document)
     for row in document["pairs"]:
         print(f"same or different, {row['seconds']} s: equal error rate {row['equal_error_rate']}")
     for row in document["two_readers"]:

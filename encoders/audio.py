@@ -330,7 +330,9 @@ def _piece_features(padded: Float32, rate_hz: int, runs: npt.NDArray[np.int64]) 
             for channel in padded
         ],
         axis=0,
-    ) * np.float32((2.0 / window.sum()) ** 2)
+    )
+    # Frame by frame in memory, as librosa lays it: sums over bins are then pairwise, and exact to 1e-6 in float32.
+    power = np.asfortranarray(power * np.float32((2.0 / window.sum()) ** 2))
     hertz = librosa.fft_frequencies(sr=rate_hz, n_fft=FFT_SAMPLES)
     power[hertz < 20.0] = 0.0  # a DC offset is no sound
     magnitude = np.sqrt(power)

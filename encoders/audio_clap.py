@@ -20,7 +20,7 @@ from pydantic import Field
 from encoders.audio import FULL_DB, AudioConfig, AudioEncoder
 from encoders.hub import HubConfig, load_model, load_part, obtain
 from encoders.music import ramp
-from encoders.samples import mended, mixed
+from encoders.samples import mended
 from encoders.sound_kinds import SILENCE_DB
 from store.records import AudioAttributes, Encoded, Float32, Sound, Tokens
 
@@ -70,15 +70,14 @@ class ClapEncoder:
 
     def encode_many(self, sounds: Sequence[Sound]) -> list[Encoded]:
         """What `__call__` gives for each of them, with batches that go across them."""
-        mended = [_mended(sound) for sound in sounds]
-        described = [self._attributes(_at_rate(sound, self.config.attributes.rate_hz)) for sound in mended]
+        whole = [_mended(sound) for sound in sounds]
+        described = [self._attributes(_at_rate(sound, self.config.attributes.rate_hz)) for sound in whole]
         cut = [
-            self._windows(sound) if len(encoded.tokens) else []
-            for sound, encoded in zip(mended, described, strict=True)
+            self._windows(sound) if len(encoded.tokens) else [] for sound, encoded in zip(whole, described, strict=True)
         ]
         vectors = self._embed([samples for windows in cut for samples, _, _ in windows])
         result = []
-        for sound, encoded, windows in zip(mended, described, cut, strict=True):
+        for sound, encoded, windows in zip(whole, described, cut, strict=True):
             own, vectors = vectors[: len(windows)], vectors[len(windows) :]
             attributes = encoded.attributes
             if isinstance(attributes, AudioAttributes):  # lengths are those of the sound, not of its resampled copy
@@ -98,7 +97,7 @@ class ClapEncoder:
     def _windows(self, sound: Sound) -> list[tuple[Float32, float, float]]:
         """What is heard for each token (float32 [n] at `rate_hz`), and the bounds of its span in seconds."""
         at_rate = _at_rate(sound, self.rate_hz)
-        samples = mixed(at_rate.samples)
+        samples = _mixed(at_rate.samples)
         longest = round(self.config.window_seconds * self.rate_hz)
         count = min(math.ceil(len(samples) / longest), self.config.max_windows)
         bounds = np.round(np.linspace(0, len(samples), count + 1)).astype(int)
@@ -144,7 +143,7 @@ class ClapEncoder:
 
 
 def _mended(sound: Sound) -> Sound:
-    """The sound without NaN, infinity and the absurdly large; `degraded` if there were any."""
+    """`sound` without samples that are no sound; where there were any it says `degraded`."""
     samples, damaged = mended(sound.samples)
     return replace(sound, samples=samples, degraded=True) if damaged else sound
 
@@ -157,7 +156,23 @@ def _at_rate(sound: Sound, rate_hz: int) -> Sound:
         import librosa
 
         samples = librosa.resample(samples, orig_sr=sound.rate_hz, target_sr=rate_hz, res_type="soxr_hq")
-    return replace(sound, samples=np.ascontiguousarray(samples, np.float32), rate_hz=rate_hz)
+    return Sound(
+        np.ascontiguousarray(samples, np.float32),
+        rate_hz,
+        sound.present,
+        sound.start_seconds,
+        sound.declared_seconds,
+        sound.degraded,
+    )
+
+
+def _mixed(samples: Float32) -> Float32:
+    """float32 [n]: the mean of the channels, or the louder one where they cancel out."""
+    mixed: Float32 = samples.mean(axis=0, dtype=np.float32)
+    powers = np.square(samples, dtype=np.float64).mean(axis=1)
+    if float(np.square(mixed, dtype=np.float64).mean()) < 0.1 * float(powers.max()):
+        return np.ascontiguousarray(samples[int(powers.argmax())])
+    return mixed
 
 
 def _level_db(samples: npt.NDArray[np.float32]) -> float:

@@ -1,22 +1,8 @@
-"""Which encoders there are, and which of them a model set takes. Each is declared once, here or by an entry point.
+"""Which encoders there are, and which of them the settings choose.
 
-An encoder has a place: `vision` reads frames, `audio` sound, and so on (`Place`). Whatever fills a place is called in
-the same way, so that one can stand for another:
-
-| place | called with | gives |
-|---|---|---|
-| vision | Frames | Encoded: tokens and VisionAttributes |
-| objects | Frames | list of Label |
-| appearance | Frames | AppearanceAttributes, without shots, motion and faces |
-| faces | Frames | Faces |
-| screen | Frames | ScreenAttributes |
-| audio | Sound at `rate_hz` | Encoded: tokens and AudioAttributes |
-| speech | Sound at `rate_hz` | TranscriptAttributes |
-| speakers | Sound at `rate_hz` | SpeakersAttributes, and their voices float32 [count, dim] |
-| text | pieces, starts, ends; `embed(texts)`, `embed_query(texts)` | Tokens; float32 [n, dim] of unit length |
-
-An encoder is made by `encoder(config, cache, threads)`. Others are added by packages: an entry point of the group
-`reelsense.encoders` that names an `EncoderSpec` (docs/encoders.md shows one).
+An encoder is made by `encoder(config, cache, threads)` (see `encoders.specs` for what it is called with). The built-in
+ones are declared in `encoders.built_in`; others are added by packages: an entry point of the group `reelsense.encoders`
+that names an `EncoderSpec` (docs/encoders.md shows one).
 """
 
 from __future__ import annotations
@@ -25,183 +11,20 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache as remember
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from encoders.built_in import BUILT_IN, MODEL_SETS
+from encoders.specs import PLACES, EncoderSpec, ModelSet, Place
 from encoders.weights import WEIGHTS, Weights, find
 from store.errors import ModelError, SettingsError
 from store.settings import Settings
 
 ENTRY_POINTS = "reelsense.encoders"
-Place = Literal["vision", "objects", "appearance", "faces", "screen", "audio", "speech", "speakers", "text"]
-PLACES: tuple[Place, ...] = get_args(Place)
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """One encoder.
-
-    `modality` is its place. `dim` is the length of its token embeddings, None when it gives none. `weights` are names
-    in `WEIGHTS`, `modules` the dotted modules whose code makes the result, and `data` the files beside the first of
-    them that they read. `package` carries the algorithm where no weights do. `config` and `encoder` are `module:Class`.
-    `rate_hz` is the rate at which an encoder of sound wants it. `hub` is the id of the model on its hub, where its
-    weights come from there.
-    """
-
-    name: str
-    modality: Place
-    dim: int | None
-    weights: tuple[str, ...]
-    modules: tuple[str, ...]
-    preprocessing: str
-    licence: str
-    config: str
-    encoder: str
-    data: tuple[str, ...] = ()
-    package: str | None = None
-    rate_hz: int | None = None
-    hub: str | None = None
-
-
-@dataclass(frozen=True)
-class ModelSet:
-    """A named choice of encoders: for each place the name of one."""
-
-    name: str
-    encoders: Mapping[Place, str] = field(default_factory=dict)
-
-
-_SPECS = (
-    EncoderSpec(
-        name="efficientnet-lite0",
-        modality="vision",
-        dim=1280,
-        weights=("efficientnet-lite0",),
-        modules=("encoders.vision", "encoders.efficientnet_lite"),
-        preprocessing="shorter side to 256 px (bicubic), middle 224 x 224 px, RGB to -1..1",
-        licence=WEIGHTS["efficientnet-lite0"].licence,
-        config="encoders.vision:VisionConfig",
-        encoder="encoders.vision:VisionEncoder",
-    ),
-    EncoderSpec(
-        name="librosa-features",
-        modality="audio",
-        dim=178,
-        weights=("silero-vad",),
-        modules=(
-            "encoders.audio",
-            "encoders.loudness",
-            "encoders.music",
-            "encoders.music_vibenet",
-            "encoders.speech_activity",
-        ),
-        data=("audio_reference.json",),
-        preprocessing="22,050 Hz, mean power of the channels, windows of about 5 s",
-        licence="ISC",
-        package="librosa",
-        config="encoders.audio:AudioConfig",
-        encoder="encoders.audio:AudioEncoder",
-        rate_hz=22_050,
-    ),
-    EncoderSpec(
-        name="whisper-base",
-        modality="speech",
-        dim=None,
-        weights=("whisper-base", "silero-vad"),
-        modules=(
-            "encoders.speech",
-            "encoders.speech_activity",
-            "encoders.speech_guards",
-            "encoders.speech_windows",
-            "encoders.whisper_runtimes",
-            "encoders.whisper_weights",
-        ),
-        preprocessing="mean of the channels at 16 kHz, 80-band log-Mel spectrogram of windows with speech",
-        licence=WEIGHTS["whisper-base"].licence,
-        config="encoders.speech:SpeechConfig",
-        encoder="encoders.speech:SpeechEncoder",
-        rate_hz=16_000,
-    ),
-    EncoderSpec(
-        name="minilm-l6-v2",
-        modality="text",
-        dim=384,
-        weights=("minilm-l6-v2",),
-        modules=("encoders.text", "encoders.keywords", "encoders.stop_words"),
-        preprocessing="lower-cased WordPiece, at most 256 tokens",
-        licence=WEIGHTS["minilm-l6-v2"].licence,
-        config="encoders.text:TextConfig",
-        encoder="encoders.text:TextEncoder",
-    ),
-    EncoderSpec(
-        name="oklab-palette",
-        modality="appearance",
-        dim=None,
-        weights=(),
-        modules=("encoders.appearance", "encoders.pictures"),
-        preprocessing="frames shrunk to a few thousand pixels, sRGB to OKLab",
-        licence="Apache-2.0",
-        config="encoders.appearance:AppearanceConfig",
-        encoder="encoders.appearance:AppearanceEncoder",
-    ),
-    EncoderSpec(
-        name="mtcnn",
-        modality="faces",
-        dim=None,
-        weights=("mtcnn",),
-        modules=("encoders.faces", "encoders.pictures"),
-        preprocessing="at most 12 frames, RGB to -1..1, an image pyramid",
-        licence=WEIGHTS["mtcnn"].licence,
-        config="encoders.faces:FaceConfig",
-        encoder="encoders.faces:FaceCounter",
-    ),
-    EncoderSpec(
-        name="pp-ocrv6-small",
-        modality="screen",
-        dim=None,
-        weights=("pp-ocrv6-small-det", "pp-ocrv6-small-rec"),
-        modules=("encoders.screen_text",),
-        preprocessing="frames that differ, longer side to 480 px to find lines, lines at their own size to read them",
-        licence=WEIGHTS["pp-ocrv6-small-det"].licence,
-        config="encoders.screen_text:ScreenTextConfig",
-        encoder="encoders.screen_text:ScreenTextEncoder",
-    ),
-    EncoderSpec(
-        name="resemblyzer",
-        modality="speakers",
-        dim=256,
-        weights=("resemblyzer-voice", "silero-vad"),
-        modules=("encoders.speakers", "encoders.voice_embedding", "encoders.speech_activity", "encoders.samples"),
-        preprocessing="channels that differ apart, 16 kHz, 40 Mel bands of 25 ms, partials of 1.6 s",
-        licence=WEIGHTS["resemblyzer-voice"].licence,
-        config="encoders.speakers:SpeakersConfig",
-        encoder="encoders.speakers:SpeakersEncoder",
-        rate_hz=16_000,
-    ),
-)
-BUILT_IN: Mapping[str, EncoderSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
-MODEL_SETS: Mapping[str, ModelSet] = MappingProxyType(
-    {
-        "starter": ModelSet(
-            "starter",
-            {
-                "vision": "efficientnet-lite0",
-                "appearance": "oklab-palette",
-                "faces": "mtcnn",
-                "screen": "pp-ocrv6-small",
-                "audio": "librosa-features",
-                "speech": "whisper-base",
-                "speakers": "resemblyzer",
-                "text": "minilm-l6-v2",
-            },
-        )
-    }
-)
 
 
 @remember
@@ -263,7 +86,7 @@ def chosen(settings: Settings) -> dict[Place, EncoderSpec]:
 def config_of(spec: EncoderSpec, settings: Settings) -> Any:
     """The typed configuration of an encoder: what the settings say of all (`device`, `precision`, ...), then its own
     `options`. Raises `settings.invalid`, naming the option."""
-    kind: type[BaseModel] = _named(spec.config)
+    kind: type[BaseModel] = named(spec.config)
     general: dict[str, Any] = {"device": settings.device, "precision": settings.precision, "music": settings.music}
     if spec.modality == "speech":
         general["runtime"] = settings.speech_runtime
@@ -282,10 +105,10 @@ def config_of(spec: EncoderSpec, settings: Settings) -> Any:
 
 def load(spec: EncoderSpec, config: BaseModel, cache: Path, threads: int) -> Any:
     """Make the encoder, which loads its weights. Raises ModelError."""
-    return _named(spec.encoder)(config, cache, threads)
+    return named(spec.encoder)(config, cache, threads)
 
 
-def _named(path: str) -> Any:
+def named(path: str) -> Any:
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -307,6 +130,8 @@ def _described(spec: EncoderSpec, cache: Path) -> dict[str, Any]:
         own = weights[0]
     else:
         own = _described_code(spec)
+    if spec.hub is not None:
+        own = _described_hub(spec, spec.hub, cache)
     return {
         "name": spec.name,
         "modality": spec.modality,
@@ -354,13 +179,27 @@ def _described_package(package: str) -> dict[str, Any]:
 
 
 def _described_code(spec: EncoderSpec) -> dict[str, Any]:
-    """An encoder that is code alone, or whose weights come from a hub."""
-    module = importlib.util.find_spec(spec.modules[0].partition(".")[0])
-    source = "code alone, without weights" if spec.hub is None else f"the model {spec.hub} of a hub, or a directory"
+    """An encoder that is code alone."""
+    first = spec.modules[0].partition(".")[0]
+    module = importlib.util.find_spec(first)
     return {
-        "package": spec.modules[0].partition(".")[0],
+        "package": first,
         "digest": None,
-        "source": source,
+        "source": "code alone, without weights",
         "path": module.origin if module else None,
         "installed": module is not None,
+    }
+
+
+def _described_hub(spec: EncoderSpec, hub: str, cache: Path) -> dict[str, Any]:
+    """An encoder whose weights come from a hub: installed when they are in a cache on this machine."""
+    from encoders.hub import find as find_model
+
+    found = find_model(named(spec.config)(), cache)
+    return {
+        "package": None,
+        "digest": found.commit if found else None,
+        "source": f"huggingface.co/{hub}, or a directory (option `model`)",
+        "path": str(found.directory) if found else None,
+        "installed": found is not None,
     }

@@ -1,12 +1,14 @@
-"""EfficientNet-Lite0 out of torchvision's blocks, with its batch norms folded away.
+"""EfficientNet-Lite out of torchvision's blocks, with its batch norms folded away.
 
 The network of Tan and Le (2019, arXiv:1905.11946) without squeeze-and-excite and with ReLU6, as Google released it for
-edge devices in 2020 ("EfficientNet-lite"). Convolutions of stride 2 pad as TensorFlow's "SAME" does: more on the right
-and at the bottom.
+edge devices in 2020 ("EfficientNet-lite"). Convolutions of stride 2 pad as TensorFlow's "SAME" does: where the side is
+even, more on the right and at the bottom. Of the family, Lite0 is the encoder's; Lite1 and Lite2 are here to be
+measured against it (`bench.vision_speed`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +23,10 @@ if TYPE_CHECKING:
 
 FEATURES = 1280
 CLASSES = 1000
-STRIDE = 32
 
 _BATCH_NORM_EPSILON = 1e-3  # TensorFlow's value for this family; torch's default is 1e-5
 _STEM_CHANNELS = 32
-# Expansion, kernel, stride of the first block, output channels, number of blocks.
+# Expansion, kernel, stride of the first block, output channels, number of blocks: Lite0's, which the others scale.
 _STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -37,29 +38,67 @@ _STAGES = (
 )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class EfficientNetLite0:
-    """The network, ready to run. `gamma` and `beta`, [1280] each, are scale and shift of its last batch norm: over
-    ImageNet a feature before its ReLU6 has the mean `beta` and the standard deviation `|gamma|`."""
+@dataclass(frozen=True)
+class Variant:
+    """One of the family: how much wider and deeper than Lite0 it is, and the side in pixels that it was trained at."""
 
+    width: float
+    depth: float
+    image_size: int
+
+    def stages(self) -> tuple[tuple[int, int, int, int, int], ...]:
+        """`_STAGES`, scaled: channels to the nearest multiple of 8, never by more than a tenth down. Stem, head and the
+        number of blocks in the first and the last stage are the same for all."""
+        last = len(_STAGES) - 1
+        return tuple(
+            (expansion, kernel, stride, self._channels(out), count if place in (0, last) else self._blocks(count))
+            for place, (expansion, kernel, stride, out, count) in enumerate(_STAGES)
+        )
+
+    def _channels(self, channels: int) -> int:
+        scaled = channels * self.width
+        rounded = max(8, int(scaled + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+    def _blocks(self, count: int) -> int:
+        return math.ceil(count * self.depth)
+
+
+VARIANTS = {
+    "efficientnet-lite0": Variant(1.0, 1.0, 224),
+    "efficientnet-lite1": Variant(1.0, 1.1, 240),
+    "efficientnet-lite2": Variant(1.1, 1.2, 260),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EfficientNetLite:
+    """The network for pictures of `image_size`, ready to run.
+
+    `residual` says of each block whether its input is added to its output. `gamma` and `beta`, [1280] each, are scale
+    and shift of its last batch norm: over ImageNet a feature before its ReLU6 has the mean `beta` and the standard
+    deviation `|gamma|`.
+    """
+
+    image_size: int
     stem: nn.Sequential
     blocks: tuple[nn.Sequential, ...]
+    residual: tuple[bool, ...]
     head: nn.Sequential
     classifier: nn.Linear
     gamma: Tensor
     beta: Tensor
 
     def features(self, images: Tensor) -> Tensor:
-        """[n, 1280] in 0..6, averaged over space, of `images` float32 [n, 3, height, width] in -1..1, sides multiples
-        of 32."""
+        """[n, 1280] in 0..6, averaged over space, of `images` float32 [n, 3, image_size, image_size] in
+        -1..1."""
         import torch
 
         with torch.inference_mode():
             found = self.stem(images.contiguous(memory_format=torch.channels_last))
-            for block in self.blocks:
+            for block, residual in zip(self.blocks, self.residual, strict=True):
                 added = block(found)
-                # A block that keeps the shape is a residual one (Sandler et al., 2018, arXiv:1801.04381).
-                found = added.add_(found) if added.shape == found.shape else added
+                found = added.add_(found) if residual else added
             pooled: Tensor = self.head(found).mean(dim=(2, 3))
             return pooled
 
@@ -72,14 +111,20 @@ class EfficientNetLite0:
             return found
 
 
-def load_efficientnet_lite0(path: Path) -> EfficientNetLite0:
-    """The network with the weights of `path`. Raises `model.damaged` unless the file holds exactly those."""
+def load_efficientnet_lite(
+    path: Path, name: str = "efficientnet-lite0", image_size: int | None = None
+) -> EfficientNetLite:
+    """The network `name` of `VARIANTS` with the weights of `path`, for pictures of `image_size` (where None, the size
+    it was trained at). Raises `model.damaged` unless the file holds exactly those weights."""
     import torch
     from torch import nn
 
-    stem = _convolution(3, _STEM_CHANNELS, kernel=3, stride=2)
-    blocks = list(_blocks())
-    head = _convolution(_STAGES[-1][3], FEATURES, kernel=1)
+    variant = VARIANTS[name]
+    side = image_size or variant.image_size
+    stages = variant.stages()
+    stem = _convolution(3, _STEM_CHANNELS, kernel=3, stride=2, side=side)
+    blocks, residual = zip(*_blocks(stages, _halved(side)), strict=True)
+    head = _convolution(stages[-1][3], FEATURES, kernel=1)
     classifier = nn.Linear(FEATURES, CLASSES)
     whole = nn.Sequential(stem, *blocks, head, classifier)
 
@@ -87,14 +132,14 @@ def load_efficientnet_lite0(path: Path) -> EfficientNetLite0:
     leaves = [module for module in whole.modules() if next(module.parameters(recurse=False), None) is not None]
     try:
         used = set()
-        for prefix, module in zip(_stored_names(), leaves, strict=True):
+        for prefix, module in zip(_stored_names(stages), leaves, strict=True):
             own = {name: stored[f"{prefix}.{name}"] for name in module.state_dict()}
             module.load_state_dict(own, strict=True)
             used |= {f"{prefix}.{name}" for name in own}
         if used != set(stored):
             raise KeyError(min(set(stored) - used))
     except (KeyError, RuntimeError) as error:
-        raise ModelError("model.damaged", f"{path.name} does not hold EfficientNet-Lite0: {error}.") from error
+        raise ModelError("model.damaged", f"{path.name} does not hold {name}: {error}.") from error
 
     last = leaves[-2]
     if not isinstance(last, nn.BatchNorm2d):
@@ -104,13 +149,13 @@ def load_efficientnet_lite0(path: Path) -> EfficientNetLite0:
     for module in list(whole.modules()):
         _fold(module)
     whole.to(memory_format=torch.channels_last)
-    return EfficientNetLite0(stem, tuple(blocks), head, classifier, gamma, beta)
+    return EfficientNetLite(side, stem, blocks, residual, head, classifier, gamma, beta)
 
 
-def _stored_names() -> Iterator[str]:
+def _stored_names(stages: tuple[tuple[int, int, int, int, int], ...]) -> Iterator[str]:
     """The weights' names in the file (those of the efficientnet_lite_pytorch package), in the order of the layers."""
     yield from ("_conv_stem", "_bn0")
-    expansions = [expansion for expansion, *_, count in _STAGES for _ in range(count)]
+    expansions = [expansion for expansion, *_, count in stages for _ in range(count)]
     for index, expansion in enumerate(expansions):
         if expansion > 1:
             yield from (f"_blocks.{index}._expand_conv", f"_blocks.{index}._bn0")
@@ -119,27 +164,35 @@ def _stored_names() -> Iterator[str]:
     yield from ("_conv_head", "_bn1", "_fc")
 
 
-def _blocks() -> Iterator[nn.Sequential]:
-    """Inverted residuals: widen, filter each channel, narrow without activation."""
+def _blocks(stages: tuple[tuple[int, int, int, int, int], ...], side: int) -> Iterator[tuple[nn.Sequential, bool]]:
+    """Inverted residuals over a picture of `side`: widen, filter each channel, narrow without activation. With each,
+    whether it keeps the shape, and so is a residual one (Sandler et al., 2018, arXiv:1801.04381)."""
     from torch import nn
 
     channels = _STEM_CHANNELS
-    for expansion, kernel, first_stride, out, count in _STAGES:
+    for expansion, kernel, first_stride, out, count in stages:
         for index in range(count):
             wide = channels * expansion
             stride = first_stride if index == 0 else 1
-            yield nn.Sequential(
+            block = nn.Sequential(
                 *([_convolution(channels, wide, kernel=1)] if expansion > 1 else []),
-                _convolution(wide, wide, kernel=kernel, stride=stride, groups=wide),
+                _convolution(wide, wide, kernel=kernel, stride=stride, groups=wide, side=side),
                 _convolution(wide, out, kernel=1, active=False),
             )
+            yield block, stride == 1 and channels == out
             channels = out
+            side = side if stride == 1 else _halved(side)
+
+
+def _halved(side: int) -> int:
+    return -(-side // 2)
 
 
 def _convolution(
-    channels: int, out: int, *, kernel: int, stride: int = 1, groups: int = 1, active: bool = True
+    channels: int, out: int, *, kernel: int, stride: int = 1, side: int = 0, groups: int = 1, active: bool = True
 ) -> nn.Sequential:
-    """Convolution, batch norm and ReLU6, padded as TensorFlow's "SAME" pads inputs whose sides divide by the stride."""
+    """Convolution, batch norm and ReLU6, padded as TensorFlow's "SAME" pads. One of stride 2 must know the `side` of
+    its input."""
     from torch import nn
     from torchvision.ops import Conv2dNormActivation
 
@@ -154,8 +207,9 @@ def _convolution(
         activation_layer=nn.ReLU6 if active else None,
     )
     if stride > 1:
-        before = (kernel - stride) // 2
-        after = kernel - stride - before
+        padding = (_halved(side) - 1) * stride + kernel - side
+        before = padding // 2
+        after = padding - before
         return nn.Sequential(nn.ZeroPad2d((before, after, before, after)), layers)
     return layers
 

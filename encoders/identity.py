@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from encoders.catalogue import EncoderSpec
+from encoders.catalogue import named
+from encoders.specs import EncoderSpec
 from encoders.weights import WEIGHTS
 
 _Place = tuple[int, int]  # in a source: line and column, both from 0
@@ -23,15 +24,16 @@ _Span = tuple[_Place, _Place]
 _NO_RESULT = frozenset(("device", "batch_size", "batch_tokens"))
 
 
-def identity(spec: EncoderSpec, config: BaseModel) -> dict[str, Any]:
+def identity(spec: EncoderSpec, config: BaseModel, cache: Path) -> dict[str, Any]:
     """What changes the encoder's result, for JSON: its name, its weights' digests, its configuration, its code.
 
     Versions of libraries are left out: a fleet that is half updated still agrees on what is done, and results differ by
-    rounding.
+    rounding. `cache` is where models of a hub are looked for. Raises `model.missing` where nobody knows which they are.
     """
+    own: dict[str, str] = named(spec.digests)(config, cache) if spec.digests else {}
     return {
         "encoder": spec.name,
-        "weights": {name: WEIGHTS[name].digests for name in spec.weights},
+        "weights": {name: WEIGHTS[name].digests for name in spec.weights} | ({"own": own} if own else {}),
         "config": config.model_dump(mode="json", exclude=set(_NO_RESULT)),
         "code": code_digest(*spec.modules),
         "data": {name: hashlib.sha256((_folder(spec) / name).read_bytes()).hexdigest() for name in spec.data},

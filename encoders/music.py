@@ -152,8 +152,9 @@ def pulse_of(onset: Float64, accent: Float64, rate_hz: float) -> Pulse:
     said is that something comes back at this lag. `accent` counts power: among half, the same and twice the tempo, the
     one at which loud strokes fall on loud strokes is the beat.
 
-    `clarity` is the height of the pulse's peak (pulse clarity, Lartillot et al., 2008). There is no pulse with fewer
-    than six onsets, and no tempo with a clarity under 0.2. Over about 190 the prior names half the tempo.
+    `clarity` is how much comes back after one, two or four beats, whichever is most (pulse clarity, Lartillot et al.,
+    2008): a bar comes back more exactly than the beats in it. There is no pulse with fewer than six onsets, and no
+    tempo where under 0.2 come back after one beat. Over about 190 the prior names half the tempo.
     """
     correlation = pulse_correlation(onset, rate_hz, MULTIPLES_SECONDS)
     lags = np.arange(1, min(len(correlation) - 1, int(np.ceil(rate_hz * 60.0 / TEMPO_LOWEST)) + 1))
@@ -169,8 +170,9 @@ def pulse_of(onset: Float64, accent: Float64, rate_hz: float) -> Pulse:
         return Pulse(None, 0.0)
     regular = sum(weight * _highest_near(correlation, lags * times) for times, weight in MULTIPLES)
     best = int(np.argmax(np.where(peak, np.maximum(regular, 0.0) * _tempo_prior(tempi), -np.inf)))
-    clarity = float(np.clip(middle[best], 0.0, 1.0))
-    if clarity < PULSE_CLARITY_LEAST:
+    multiples = [_highest_near(correlation, lags[best : best + 1] * times)[0] for times, _ in MULTIPLES]
+    clarity = float(np.clip(max(multiples), 0.0, 1.0))
+    if middle[best] < PULSE_CLARITY_LEAST:
         return Pulse(None, clarity)
     before, here, after = correlation[lags[best] - 1 : lags[best] + 2]
     bend = before - 2.0 * here + after
@@ -285,7 +287,7 @@ def type_of(cues: TypeCues) -> tuple[str | None, float | None]:
     over four measures, not a trained genre: they tell what plays, not what a shop would file it under.
     """
     sung = float(ramp(cues.voice, 0.08, 0.2))
-    driven = float(ramp(cues.clarity, 0.4, 0.7))
+    driven = float(ramp(cues.clarity, 0.5, 0.8))
     struck = float(ramp(cues.onset_strength, 0.8, 1.4))
     held = float(ramp(cues.sustained, 0.4, 0.8))
     loose = (1.0 - sung) * (1.0 - driven)

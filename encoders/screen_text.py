@@ -35,6 +35,7 @@ _ALIKE = 0.9  # least similarity of a text that has moved (a page that is scroll
 _ALIKE_IN_PLACE = 0.75  # and of one that has not: the reader's own doubt
 _IN_PLACE = 0.5  # least share of the smaller box that two boxes have in common
 _AS_LONG = 0.9  # a reading shorter than this share of the longest is of text that was not all there yet
+_GLANCE_SURENESS = 0.4  # of the detector that a box is text, at a glance; 0.5 overlooks a dialog full of small lines
 _MISSED_READS = 1  # so often may a phrase be overlooked before it is taken for gone
 
 _Box = tuple[float, float, float, float]  # left, top, right, bottom in 0..1 of the picture
@@ -52,13 +53,13 @@ class ScreenTextConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: Literal["pp-ocrv6-small"] = "pp-ocrv6-small"
-    side: int = Field(480, ge=64, le=2048, multiple_of=32)
+    side: int = Field(640, ge=64, le=2048, multiple_of=32)
     glance_side: int = Field(256, ge=64, le=2048, multiple_of=32)
     frames: int = Field(12, ge=1)
     glances: int = Field(48, ge=1)
     changed_edges: float = Field(8.0, gt=0)
     changed_share: float = Field(0.01, gt=0, le=1)
-    min_confidence: float = Field(0.85, ge=0, le=1)
+    min_confidence: float = Field(0.8, ge=0, le=1)
     min_characters: int = Field(2, ge=1)
     phrases: int = Field(128, ge=1)
 
@@ -117,7 +118,8 @@ class ScreenTextEncoder:
         }
         self._reader: Any = RapidOCR(params=common | {"Det.limit_side_len": config.side})
         self._glancer: Any = RapidOCR(
-            params=common | {"Det.limit_side_len": config.glance_side, "Global.use_rec": False}
+            params=common
+            | {"Det.limit_side_len": config.glance_side, "Det.box_thresh": _GLANCE_SURENESS, "Global.use_rec": False}
         )
 
     def __call__(self, frames: Frames) -> ScreenAttributes:

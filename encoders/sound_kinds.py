@@ -34,7 +34,7 @@ SINGING_SECONDS = 4.0
 EVIDENCE_LEAST = 0.1
 SWITCH_COST = 8.0
 # Shortest stretch of each kind that is told; a shorter one belongs to what stands around it.
-LEAST_SECONDS: dict[Kind, float] = {"speech": 0.3, "music": 3.0, "noise": 0.5, "silence": 0.5}
+LEAST_SECONDS: dict[Kind, float] = {"speech": 0.3, "music": 3.0, "noise": 0.5, "silence": 0.8}
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -80,7 +80,7 @@ def shifted(segments: list[SoundSegment], seconds: float) -> list[SoundSegment]:
 def _evidence(level_db: Float64, sustained: Float64, voice: Float64, beat: Float64 | None, rate_hz: float) -> Float64:
     """[n_frames, 4] 0..1 for each of `_KINDS`, which sum to one."""
     amplitude = 10.0 ** (np.maximum(level_db, -90.0) / 20.0)
-    silent = (level_db <= SILENCE_DB).astype(np.float64)
+    silent = _silent(level_db, rate_hz)
     speaks = _around(voice, amplitude, VOICE_SECONDS * rate_hz)
     tones = np.clip((_around(sustained, amplitude, TONES_SECONDS * rate_hz) - 0.04) / 0.06, 0.0, 1.0)
     if beat is not None:
@@ -90,6 +90,17 @@ def _evidence(level_db: Float64, sustained: Float64, voice: Float64, beat: Float
     music = (1.0 - speaks) * tones + speaks * sings
     noise = (1.0 - speaks) * (1.0 - tones)
     return np.stack([*((1.0 - silent) * kind for kind in (spoken, music, noise)), silent], axis=1)
+
+
+def _silent(level_db: Float64, rate_hz: float) -> Float64:
+    """[n_frames] 0 or 1: where nothing is heard for long enough; the gaps of a slow beat are no silence."""
+    quiet = np.concatenate([[False], level_db <= SILENCE_DB, [False]]).astype(np.int8)
+    edges = np.flatnonzero(np.diff(quiet))
+    silent = np.zeros(len(level_db))
+    for first, last in edges.reshape(-1, 2):
+        if last - first >= LEAST_SECONDS["silence"] * rate_hz or last - first == len(level_db):
+            silent[first:last] = 1.0
+    return silent
 
 
 def _singing(level_db: Float64, sustained: Float64, rate_hz: float) -> Float64:

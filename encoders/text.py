@@ -1,6 +1,10 @@
 """What words mean: sentences as unit vectors, by all-MiniLM-L6-v2.
 
 The model is English; words of other languages are cut into pieces it knows little of, so their vectors tell less.
+
+Torch runs it as it is. Measured (`bench/quality_text.py`): linear layers in int8 halve the time and move vectors to a
+cosine of 0.85, so that one text in five gets another nearest neighbour; compiling gains nothing that a worker would not
+lose at its start.
 """
 
 from __future__ import annotations

@@ -11,6 +11,11 @@ those that agree in all of them are compared, each with the `WINDOW` that follow
 where thousands of videos share one frame; they are then found as a chain, which joins them into one group all the same.
 Two frames that differ in two bits always meet in one of the 16 tables, in six bits with probability 0.9, in twelve with
 0.17; and of two videos two frames that meet are enough.
+
+Measured on 28 real clips and six copies of each (encoded badly at half the size, 8 % cropped, brightened, slowed, cut
+to the middle half, and cut with all of it; 24 frames a video): of the 686 pairs that show the same, 666 reach a
+likeness of 0.3 and all 666 are found; of the 18,424 others the most alike stay under 0.25. What is missed are cuts of
+clips that never stand still, whose frames were taken at other moments.
 """
 
 from __future__ import annotations

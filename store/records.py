@@ -437,7 +437,8 @@ class Encoded:
 class Artifact:
     """The one object that a stage writes: who made it, attributes (JSON) and named arrays.
 
-    `stage`, `version`, `video_id` and `revision` are the parts of its key. `arrays` are float32 and may be empty.
+    `stage`, `version`, `video_id` and `revision` are the parts of its key. `arrays` are float32, uint8 (pictures, signatures) or
+    integers, and may be empty.
     """
 
     stage: str

@@ -190,13 +190,16 @@ def bound_pictures(context: Any, limits: Limits) -> None:
 def declared_seconds(container: InputContainer, stream: Any) -> float | None:
     """How long a track says it lasts, in seconds: the track itself, its Matroska tag, or the whole container.
 
-    The container's own figure comes last: a subtitle track may reach far beyond the picture.
+    The container's own figure comes last: a subtitle track may reach far beyond the picture. For sound beside a picture
+    it says nothing (AVI and some WebM files state no more): the sound may rightly be shorter.
     """
     if stream.duration and stream.duration > 0 and stream.time_base:
         return float(stream.duration * stream.time_base)
     tag = _MATROSKA_DURATION.fullmatch(str(stream.metadata.get("DURATION", "")))
     if tag is not None and (seconds := int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])) > 0:
         return seconds
+    if stream.type == "audio" and container.streams.video:
+        return None
     return container.duration / 1_000_000 if container.duration and container.duration > 0 else None
 
 

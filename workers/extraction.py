@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from pydantic import BaseModel
 
-from encoders.catalogue import Place, load
+from encoders.catalogue import load
+from encoders.specs import Place
 from store.artifacts import source_key, token_arrays, topic_model_key
 from store.catalogue import Video
 from store.errors import ModelError
@@ -42,7 +43,6 @@ from store.records import (
 from store.settings import Settings
 from workers import captions, publication, stages, words
 from workers.frame_decoding import read_frames
-from workers.plans import LearntModel
 from workers.sound_decoding import read_sound
 from workers.stored_frames import frames_attributes, frames_from_arrays, frames_to_arrays
 
@@ -97,7 +97,7 @@ class StageInput:
     video: Video
     objects: ObjectStore
     needs: Mapping[str, Artifact]
-    models: Mapping[LearntModel, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def source(self) -> Iterator[BinaryIO]:

@@ -25,7 +25,7 @@ from store.objects import ObjectStore
 from store.records import Artifact
 from store.settings import Settings
 from workers import extraction, stages
-from workers.plans import LearntModel, Plan, next_choice, plans
+from workers.plans import Plan, next_choice, plans
 
 Send = Callable[[RunKey], None]
 _SPOILT = ("store.missing", "store.artifact_damaged")
@@ -42,7 +42,7 @@ class SweepReport:
     repaired: int = 0
     given_up: list[RunKey] = field(default_factory=list)
     discarded: list[RunKey] = field(default_factory=list)
-    served: dict[LearntModel, str] = field(default_factory=dict)
+    served: dict[str, str] = field(default_factory=dict)
 
 
 class Graph:
@@ -353,9 +353,8 @@ class Graph:
 
     def _serve(self, plan: Plan) -> None:
         """Serve a plan for which everything is there."""
-        chosen: dict[str, str] = dict(plan.models)
-        self.catalogue.choose(chosen, instead_of=[next_choice(name) for name in plan.models])
-        log.info("learnt models served", **chosen)
+        self.catalogue.choose(plan.models, instead_of=[next_choice(name) for name in plan.models])
+        log.info("learnt models served", **plan.models)
         self.refresh()
 
     def _sweep_one(self, key: RunKey, run: Run | None, waiting: bool, resend_after: float, report: SweepReport) -> None:

@@ -19,7 +19,7 @@ LearntModel = Literal["topics"]
 LEARNT_MODELS: tuple[LearntModel, ...] = get_args(LearntModel)
 
 
-def next_choice(model: LearntModel) -> str:
+def next_choice(model: str) -> str:
     """The name under which the catalogue notes the model that comes next."""
     return f"{model}.next"
 
@@ -28,14 +28,14 @@ def next_choice(model: LearntModel) -> str:
 class Plan:
     """A choice of learnt models (version by name, those without one left out), and the version of each stage by it."""
 
-    models: Mapping[LearntModel, str]
+    models: Mapping[str, str]
     versions: Mapping[str, str]
 
 
 def plans(settings: Settings, choices: Mapping[str, str]) -> tuple[Plan, ...]:
     """The served plan, and behind it the next one, if there is another. `choices` are the catalogue's. Raises
     `model.unknown`, `settings.invalid`."""
-    served: dict[LearntModel, str] = {name: choices[name] for name in LEARNT_MODELS if name in choices}
+    served: dict[str, str] = {name: choices[name] for name in LEARNT_MODELS if name in choices}
     coming = served | {name: choices[next_choice(name)] for name in LEARNT_MODELS if next_choice(name) in choices}
     found = [Plan(served, versions(settings, served))]
     if coming != served:

@@ -23,8 +23,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from encoders.catalogue import EncoderSpec, Place, chosen, config_of
+from encoders.catalogue import chosen, config_of
 from encoders.identity import code_digest, identity
+from encoders.specs import EncoderSpec, Place
 from fusion.attention import FusionConfig
 from store.artifacts import digest
 from store.settings import Settings
@@ -131,7 +132,9 @@ def versions(settings: Settings, learnt: Mapping[str, str] = MappingProxyType({}
             "needs": {need: result[need] for need in stage.needs},
             "configuration": own[stage.name].model_dump(mode="json") if stage.name in own else None,
             "encoders": {
-                place: identity(*config.encoders[place]) for place in stage.places if place in config.encoders
+                place: identity(*config.encoders[place], settings.cache)
+                for place in stage.places
+                if place in config.encoders
             },
             "code": code_digest(*stage.code, f"workers.extraction:_{stage.name}"),
         }

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from encoders.catalogue import EncoderSpec
+from encoders.specs import EncoderSpec
 from store.records import Encoded, Float32, Frames, Tokens, VisionAttributes
 
 CELLS = 4

@@ -200,7 +200,8 @@ def test_the_palette_of_a_made_picture_is_what_it_was_made_of() -> None:
 
 def test_shades_of_one_name_are_told_apart_and_near_ones_are_one() -> None:
     far = ENCODER(made_of(stripes("#104810", "#a0e8a0")))
-    near = ENCODER(made_of(stripes("#20a020", "#28a828")))
+    near = ENCODER(made_of(stripes("#7a7258", "#7c7250")))  # two names, and yet nearly the same colour
+    assert (colour_name(0x7A, 0x72, 0x58), colour_name(0x7C, 0x72, 0x50)) == ("grey", "brown")
     assert [colour.name for colour in far.colours] == ["green", "green"]
     assert len(near.colours) == 1
     assert near.colours[0].share == 1.0

@@ -152,6 +152,7 @@ DEBATABLE = {"ad_chrome_browser.mp4", "mixed_book_machine.webm"}
 
 @pytest.mark.models
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_all_clips(counter: FaceCounter, shared_media: Path) -> None:
     """By clip, at the default sampling of frames: no false alarm, and at most two clips miscounted, in which a face is
     seen in one or two frames only."""

@@ -29,6 +29,21 @@ def test_what_comes_back_ranks_first_and_function_words_never() -> None:
     assert not words & STOP_WORDS["en"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Although he went away, although she went away",
+        "Thy light and thine, thou and thee",
+        "Ich suche jemanden, für jemanden",
+        "Busco a alguien y alguien a mí",
+        "Rencontrer quelqu'un et quelqu'un",
+    ],
+)
+def test_pronouns_and_conjunctions_are_no_keywords(text: str) -> None:
+    found = {word for phrase in keywords([said(text)]) for word in phrase.split()}
+    assert not found & {"although", "away", "thy", "thine", "thou", "thee", "jemanden", "alguien", "quelqu"}
+
+
 def test_a_title_outweighs_a_sentence() -> None:
     pieces = [said("the plow pulls the plow along the field"), said("Vintage tractor", "title")]
     assert keywords(pieces)[0] == "vintage tractor"

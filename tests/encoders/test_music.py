@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from bench import quality_sound
 from encoders import music
 from encoders.audio import AudioConfig, AudioEncoder, sound_frames
 from store.errors import ModelError
@@ -96,6 +97,21 @@ def test_tempo_of_clicks_within_4_percent_and_in_the_right_octave(tempo: int, se
     assert len(music.onset_frames(frames.onset)) == pytest.approx(len(expected), abs=1)
 
 
+@pytest.mark.parametrize("tempo", [*range(65, 180, 10)])
+def test_every_tempo_of_clicks_and_of_a_rock_beat(tempo: int) -> None:
+    assert quality_sound.tempo_of(clicks(tempo, 20.0)) == pytest.approx(tempo, rel=0.04)
+    loop = quality_sound.drum_loop(quality_sound.LOOPS["rock"], tempo)
+    assert quality_sound.tempo_of(loop) == pytest.approx(tempo, rel=0.04)
+
+
+@pytest.mark.slow
+def test_the_octave_of_most_loops_is_right_and_nothing_else_is_wrong() -> None:
+    rows = quality_sound.measure_tempo()
+    assert rows["clicks"]["right"] == rows["clicks"]["tracks"]
+    assert all(row["wrong"] == {} for row in rows.values())
+    assert sum(row["right"] for row in rows.values()) >= 140
+
+
 @pytest.mark.parametrize("level", [0.001, 0.1, 1.0])
 def test_noise_has_no_tempo_and_few_onsets(level: float) -> None:
     frames = sound_frames(np.random.default_rng(1).normal(0, level, (1, RATE_HZ * 10)).astype(np.float32), RATE_HZ)
@@ -160,6 +176,28 @@ def test_keys_of_real_music(encoder: AudioEncoder, shared_media: Path) -> None:
     assert orchestra.music.valence is not None
     assert song.music.valence is not None
     assert orchestra.music.valence < song.music.valence
+
+
+@pytest.mark.models
+def test_types_of_real_music_and_of_synthesised_beats_and_pads(encoder: AudioEncoder, shared_media: Path) -> None:
+    types = {name: heard(encoder, read(shared_media / "audio" / name)[:, : 60 * RATE_HZ]).music for name in MUSIC}
+    assert [types[name].type for name in MUSIC] == ["orchestral", "instrumental", "song"]
+    beat = heard(encoder, quality_sound.drum_loop(quality_sound.LOOPS["four on the floor"], 120)).music
+    pad = sum(tone(note, 12.0) for note in (48, 55, 60, 64))
+    ambient = heard(encoder, 0.2 * np.asarray(pad, np.float32)[np.newaxis]).music
+    assert (beat.type, ambient.type) == ("rhythmic", "ambient")
+    for found in (*types.values(), beat, ambient):
+        assert found.type_confidence is not None
+        assert 0.5 <= found.type_confidence <= 1
+
+
+def test_a_type_between_two_is_not_named() -> None:
+    assert music.type_of(music.TypeCues(0.11, 0.6, 1.1, 0.2)) == (None, None)
+    assert music.type_of(music.TypeCues(0.5, 0.9, 1.1, 0.2))[0] == "song"  # a voice over any beat
+
+
+def test_mode_is_the_second_word_of_the_key() -> None:
+    assert [music.Key(name, 0.5, 0.0).mode for name in ("G minor", "Bb major", None)] == ["minor", "major", None]
 
 
 @pytest.mark.models

@@ -20,6 +20,7 @@ from ranker.duplicates import (
     TABLE_BITS,
     THRESHOLD,
     WHOLE_GROUP,
+    _joined,
     find_duplicates,
     similarity_of,
 )
@@ -100,6 +101,12 @@ def test_halves_of_a_video_hang_together_by_the_whole() -> None:
     [group] = find_duplicates({"first half": whole[:5], "second half": whole[5:], "whole": whole})
     assert group.videos == ("first half", "second half", "whole")
     assert [(pair.first, pair.second) for pair in group.pairs] == [("first half", "whole"), ("second half", "whole")]
+
+
+def test_chains_meet_whatever_their_order() -> None:
+    likeness = {(0, 3): 1.0, (1, 2): 1.0, (2, 3): 1.0, (5, 6): 1.0}
+    assert _joined(likeness) == [[0, 1, 2, 3], [5, 6]]
+    assert _joined(dict(reversed(likeness.items()))) == [[0, 1, 2, 3], [5, 6]]
 
 
 def test_videos_without_a_frame_that_shows_anything_are_like_none() -> None:
@@ -254,6 +261,7 @@ def test_real_near_duplicates_are_found_and_nothing_else(shared_media: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_all_clips_and_their_copies(shared_media: Path, tmp_path: Path) -> None:
     """Precision and recall over the 28 good clips and four copies of each."""
     signatures = {}

@@ -55,9 +55,11 @@ def test_frames_are_those_of_sequential_decoding(shared_media: Path, name: str) 
     assert not frames.degraded
 
 
-def test_every_good_clip_is_whole(shared_media: Path, media_index: dict[str, dict[str, str]]) -> None:
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_good_clips_are_whole(shared_media: Path, media_index: dict[str, dict[str, str]], step: int) -> None:
+    """One in seven, or all of them."""
     small = FrameSampling(max_frames=4, short_side=32)
-    for file in sorted((shared_media / "good").iterdir()):
+    for file in sorted((shared_media / "good").iterdir())[::step]:
         frames = read_frames(file, small, LIMITS)
         assert not frames.degraded, file.name
         stated = float(media_index[f"good/{file.name}"]["duration_s"])
@@ -174,15 +176,16 @@ def test_sampling_holds_for_any_clip(tmp_path: Path, seconds: float, rate: int, 
     assert len(frames.pixels) >= min(frames.decoded, most, int(frames.duration_seconds / interval)) / 3
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(shared_media: Path) -> None:
-    """Six minutes of full HD cost the memory of what is kept, not of what is decoded."""
+    """Six minutes of full HD cost the memory of what may be kept (58 MiB and half of it stacked) and a decoder's."""
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     frames = read_frames(shared_media / "bad/media3_long_black_363s.mp4", SAMPLING, LIMITS)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert frames.decoded == 10_883
-    assert grown < 200, f"{grown:.0f} MiB"
+    assert grown < 400, f"{grown:.0f} MiB"
 
 
 def test_containers_are_closed(tmp_path: Path) -> None:

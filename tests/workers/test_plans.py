@@ -1,4 +1,4 @@
-"""Bringing a learnt model in beside the served one: everybody sees the old one, whole, until the new one is complete."""
+"""Bringing a learnt model in beside the served one: all see the old one, whole, until the new one is complete."""
 
 from __future__ import annotations
 
