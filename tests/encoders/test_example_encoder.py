@@ -60,7 +60,7 @@ smallest = Frames(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1), 1.0, 1, 1, Fals
 assert np.isfinite(encoder(smallest).tokens.embeddings).all()
 
 other = Settings(data=cache, options={"colour-moments": {"contrast": 0.2}})
-versions = {digest(identity(spec, config_of(spec, choice))) for choice in (settings, other)}
+versions = {digest(identity(spec, config_of(spec, choice), cache)) for choice in (settings, other)}
 assert len(versions) == 2
 print("ok")
 """

@@ -78,6 +78,16 @@ def test_a_relative_path_is_a_hub_id_wherever_a_worker_starts(
     assert find(HubConfig(model="./someone/sentences"), tmp_path / "cache") is not None
 
 
+def test_the_catalogue_names_the_models_that_are_loaded(tmp_path: Path) -> None:
+    from encoders.catalogue import BUILT_IN, config_of
+    from store.settings import Settings
+
+    settings = Settings(data=tmp_path)
+    named = {spec.name: spec.hub for spec in BUILT_IN.values() if spec.hub is not None}
+    assert named == {name: config_of(BUILT_IN[name], settings).model for name in named}
+    assert len(named) > 5
+
+
 # --- where models are ------------------------------------------------------------------------------------------------
 
 
