@@ -260,13 +260,20 @@ def reconcile(
 
 
 @app.command()
-def models(data: Data = None, as_json: Json = False) -> None:
+def models(
+    fetch: Annotated[bool, typer.Option("--fetch", help="First fetch from a hub what the settings choose.")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Each encoder, its weights, where they came from, digest and licence."""
     from app.tables import show_models
-    from encoders.catalogue import describe
+    from encoders import catalogue
 
     with reported(as_json):
-        document = {"models": describe(load_settings(data=data).cache)}
+        loaded = load_settings(data=data)
+        if fetch:
+            catalogue.fetch(loaded)
+        document = {"models": catalogue.describe(loaded.cache)}
     print_json(document) if as_json else show_models(document)
 
 

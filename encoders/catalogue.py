@@ -113,6 +113,17 @@ def named(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def fetch(settings: Settings) -> None:
+    """Bring the models of a hub that the settings choose onto this machine. Raises `model.missing`."""
+    from encoders.hub import HubConfig
+    from encoders.hub import fetch as fetch_model
+
+    for spec in chosen(settings).values():
+        config = config_of(spec, settings)
+        if isinstance(config, HubConfig):
+            fetch_model(config, settings.cache)
+
+
 def describe(cache: Path) -> list[dict[str, Any]]:
     """One entry for each encoder, for JSON; reads no weights.
 

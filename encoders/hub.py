@@ -101,6 +101,12 @@ def obtain(config: HubConfig, cache: Path) -> Found:
     return fetched
 
 
+def fetch(config: HubConfig, cache: Path) -> None:
+    """See to it that the model's files are on this machine, where they come from a hub. Raises `model.missing`."""
+    if _HUB_ID.fullmatch(config.model):
+        obtain(config, cache)
+
+
 def digests(config: HubConfig, cache: Path) -> dict[str, str]:
     """What the weights are, for a version: the hub's commit, or the SHA-256 of every file of a directory by name.
 
@@ -231,8 +237,8 @@ def _missing(config: HubConfig, cache: Path, why: str) -> ModelError:
     return ModelError(
         "model.missing",
         f"The model {name} is neither in {cache / 'hub'} nor in the hub's own cache, {why}.",
-        hint=f"Start once where huggingface.co can be reached and HF_HUB_OFFLINE is not 1, or put the files of "
-        f"{config.model} in a directory and name it in the encoder's `model`.",
+        hint="`reelsense models --fetch` gets it where huggingface.co can be reached and HF_HUB_OFFLINE is not 1; or "
+        f"put the files of {config.model} in a directory and name that in the encoder's option `model`.",
     )
 
 

@@ -15,6 +15,7 @@ from store.errors import CODES
 from tests import clips
 from tests.app.commands import environment, reelsense
 from tests.conftest import ROOT
+from workers.stages import STAGES
 
 COMMANDS = (
     *("up", "add", "status", "show", "similar", "search", "event", "profile", "recommend", "reconcile", "models"),
@@ -97,12 +98,18 @@ class TestARound:
         shown = reelsense("show", video[:8], "--json", "--data", added[0]).json
         assert shown["id"] == video
         assert shown["duration"] == pytest.approx(2.0, abs=0.2)
-        assert set(shown["stages"]) == {"vision", "audio", "transcript", "text", "fused", "published"}
+        assert set(shown["stages"]) == {stage.name for stage in STAGES}
         for stage in shown["stages"].values():
             assert stage["state"] == "done"
             assert stage["seconds"] > 0
             assert len(stage["version"]) == 16
-        assert {"tempo", "key", "speech_share", "music"} <= set(shown["audio"])
+        assert {"tempo", "key", "mode", "speech_share", "segments", "music"} <= set(shown["audio"])
+        assert {"type", "mood", "share"} <= set(shown["music"])
+        assert (shown["faces"]["count"], shown["speakers"]["count"], shown["topics"]) == (0, 0, [])
+        assert 0 < sum(colour["share"] for colour in shown["colours"]) <= 1.0001
+        assert [(shot["start"], shot["end"]) for shot in shown["shots"]] == [(0.0, pytest.approx(2.0, abs=0.2))]
+        assert {"screen_text", "keywords", "objects", "cut_rate", "motion"} <= set(shown)
+        assert shown["frames"] == {"decoded": 20, "declared": 20}
         assert {"language", "segments"} == shown["transcript"].keys()
         assert sum(shown["attention"].values()) == pytest.approx(1.0, abs=1e-4)
         assert sum(token["weight"] for token in shown["tokens"]) == pytest.approx(1.0, abs=1e-4)
@@ -118,6 +125,18 @@ class TestARound:
         ]
         assert shown["audio"]["present"] is False
         assert set(shown["attention"]) == {"vision", "text"}
+
+    def test_duplicates_are_the_videos_of_the_same_pictures(self, added: tuple[Path, Any, int]) -> None:
+        (group,) = reelsense("duplicates", "--json", "--data", added[0]).json["groups"]
+        alike = {video_of(added, name)["id"] for name in ("a tone & a pattern.mp4", "mute.mp4")}
+        assert {video["id"] for video in group["videos"]} == alike
+        assert group["pairs"][0]["similarity"] > 0.9
+        refused = reelsense("duplicates", "--threshold", "7", "--json", "--data", added[0])
+        assert (refused.status, refused.json["error"]["code"]) == (1, "request.invalid")
+
+    def test_topics_need_a_catalogue(self, added: tuple[Path, Any, int]) -> None:
+        answer = reelsense("train", "topics", "--json", "--data", added[0])
+        assert (answer.status, answer.json["error"]["code"]) == (1, "topics.too_few_videos")
 
     def test_search_finds_words(self, added: tuple[Path, Any, int]) -> None:
         found = reelsense("search", "flowers in the garden", "-k", "2", "--json", "--data", added[0]).json["items"]
@@ -214,6 +233,15 @@ def test_models_names_every_weight(tmp_path: Path) -> None:
     for model in models:
         assert model["licence"], model["name"]
         assert model["source"], model["name"]
+
+
+def test_a_model_that_cannot_be_fetched_says_what_to_do(tmp_path: Path) -> None:
+    variables = {"REELSENSE_MODEL_SET": "standard", "REELSENSE_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    for arguments in (("models", "--fetch"), ("status",)):
+        answer = reelsense(*arguments, "--json", "--data", tmp_path, HF_HOME=str(tmp_path / "hub"), **variables)
+        assert (answer.status, answer.json["error"]["code"]) == (1, "model.missing")
+        assert "google/siglip2-base-patch16-224" in answer.json["error"]["message"]
+        assert "models --fetch" in answer.json["error"]["hint"]
 
 
 def test_doctor_finds_this_machine_well(tmp_path: Path) -> None:
