@@ -116,7 +116,7 @@ def measure(media: Path, folder: Path) -> dict[str, Any]:
         "known_frames_by_side": sides,
         "drawn": _drawn(encoder, [frames.pixels[0] for frames in clean.values()]),
         "false_text": _false_text(encoder, clean),
-        "by_confidence": {str(bar): _by_confidence(folder, bar, known, clean) for bar in CONFIDENCES},
+        "by_confidence": _by_confidence(folder, known, clean),
         "whole_clips": _whole(encoder, media, sorted({entry["clip"] for entry, _ in known})),
     }
 
@@ -181,13 +181,29 @@ def _false_text(encoder: ScreenTextEncoder, clean: dict[str, Frames]) -> dict[st
 
 
 def _by_confidence(
-    folder: Path, bar: float, known: Sequence[tuple[dict[str, Any], Any]], clean: dict[str, Frames]
-) -> dict[str, Any]:
-    encoder = ScreenTextEncoder(ScreenTextConfig(min_confidence=bar), folder)
-    return {
-        "character_error_rate": _known(encoder, known, f"confidence {bar}")["character_error_rate"],
-        "false_phrases": _false_text(encoder, clean)["phrases"],
-    }
+    folder: Path, known: Sequence[tuple[dict[str, Any], Any]], clean: dict[str, Frames]
+) -> dict[str, dict[str, float]]:
+    """For each bar the error rate on the known frames, and how many lines the frames without text would give."""
+    encoder = ScreenTextEncoder(ScreenTextConfig(min_confidence=0), folder)
+    read = [(entry, encoder.read(pixels)) for entry, pixels in known]
+    false = [
+        line.confidence
+        for frames in clean.values()
+        for pixels in frames.pixels[::2]
+        if encoder.has_lines(pixels)
+        for line in encoder.read(pixels)
+    ]
+    rows = {}
+    for bar in CONFIDENCES:
+        counts = [
+            errors(entry["lines"], entry["small"], [line.text for line in lines if line.confidence >= bar])
+            for entry, lines in read
+        ]
+        rows[str(bar)] = {
+            "character_error_rate": round(sum(edits for edits, _ in counts) / sum(said for _, said in counts), 4),
+            "false_lines": sum(confidence >= bar for confidence in false),
+        }
+    return rows
 
 
 def _whole(encoder: ScreenTextEncoder, media: Path, names: Sequence[str]) -> dict[str, Any]:

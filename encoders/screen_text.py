@@ -59,7 +59,7 @@ class ScreenTextConfig(BaseModel):
     glances: int = Field(48, ge=1)
     changed_edges: float = Field(8.0, gt=0)
     changed_share: float = Field(0.01, gt=0, le=1)
-    min_confidence: float = Field(0.8, ge=0, le=1)
+    min_confidence: float = Field(0.85, ge=0, le=1)
     min_characters: int = Field(2, ge=1)
     phrases: int = Field(128, ge=1)
 

@@ -51,6 +51,16 @@ def test_a_topic_is_named_by_its_own_words_and_not_by_those_of_all(model: TopicM
     assert {words[0][0] for words in model.words} == {planted_word(topic, 1)[0] for topic in range(TOPICS)}
 
 
+def test_a_word_of_all_topics_names_none_unless_only_probability_is_asked() -> None:
+    counts = np.array([[50, 30, 1, 1], [50, 1, 30, 1]], np.float32)
+    vocabulary = ("common", "fish", "garden", "rare")
+    assert [words[0] for words in TopicModel(counts, vocabulary, 9, TopicConfig(relevance=0.5)).words] == [
+        "fish",
+        "garden",
+    ]
+    assert {words[0] for words in TopicModel(counts, vocabulary, 9, TopicConfig(relevance=1.0)).words} == {"common"}
+
+
 def test_a_video_of_two_topics_has_both(model: TopicModel) -> None:
     text = " ".join([planted_word(0, 1)] * 6 + [planted_word(0, 2)] * 4 + [planted_word(1, 1)] * 4)
     found = model.infer([piece(text)])
