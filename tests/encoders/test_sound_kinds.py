@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import quality_sound
 from bench.audio_reference import read
 from encoders.audio import AudioConfig, AudioEncoder, sound_frames
 from encoders.sound_kinds import LEAST_SECONDS, levels_and_tones, shifted, sound_segments
@@ -106,6 +107,13 @@ def test_speech_over_quiet_music_is_speech(encoder: AudioEncoder, shared_media: 
     speech = clip(shared_media / "audio" / "ljspeech_0001.wav")
     behind = clip(shared_media / "audio" / "music_jazz_vibe_ace.ogg")[:, : speech.shape[1]]
     assert heard(encoder, speech + np.float32(0.3) * behind).speech_share > 0.9
+
+
+@pytest.mark.models
+def test_the_gaps_of_a_slow_beat_are_no_silence(encoder: AudioEncoder) -> None:
+    beat = heard(encoder, quality_sound.drum_loop(quality_sound.LOOPS["halves"], 80))
+    assert [segment.kind for segment in beat.segments] == ["music"]
+    assert beat.silence_share > 0.3  # frame by frame there is nothing for a third of the time
 
 
 @pytest.mark.models
