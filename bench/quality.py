@@ -72,7 +72,7 @@ def _vision_speed(found: dict[str, Any]) -> list[Row]:
             f"one thread; first guess as in torch {percent(row['top1_agreement'])}, "
             f"right {percent(row['right_at_first_guess'])}",
         )
-        for name, row in found["threads"]["1"].items()
+        for name, row in found["threads 1"].items()
         if isinstance(row, dict)
     ]
 
@@ -102,15 +102,17 @@ def _sound(found: dict[str, Any]) -> list[Row]:
         octave = f"; an octave off: {len(row['octave'])}" if row["octave"] else ""
         rows.append((f"tempo within 4 %, {name}", f"{row['right']} of {row['tracks']}", f"60 to 180 a minute{octave}"))
     for name, row in found["key"].items():
-        rows.append((f"key, {name}", f"{row['right']} of {row['keys']}", "all major and minor keys"))
+        right = row["right"] if "right" in row else row["right_or_relative_major"]
+        how = "all major and minor keys" if "right" in row else "or the relative major, which has the same chords"
+        rows.append((f"key, {name}", f"{right} of {row['keys']}", how))
     segments = found["segments"]
     kinds = ", ".join(f"{kind} {percent(share)}" for kind, share in segments["right_by_kind"].items())
     rows.append(("speech, music, noise, silence: time told right", percent(segments["right"]), kinds))
     loudness = found["loudness"]
     rows.append(
         (
-            "loudness, largest difference to ffmpeg",
-            f"{loudness['largest_difference_to_loudnorm_lu']:g} LU",
+            "loudness, largest difference to BS.1770-4 worked out by itself",
+            f"{loudness['largest_difference_to_bs1770_lu']:g} LU",
             f"test tones of EBU Tech 3341: {max(loudness['differences_to_tech_3341_lu'].values()):g} LU",
         )
     )
