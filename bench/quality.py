@@ -147,7 +147,7 @@ def _speakers(found: dict[str, Any]) -> list[Row]:
 def _topics(found: dict[str, Any]) -> list[Row]:
     packages, planted = found["packages"], found["planted"]
     return [
-        ("topics of texts from six packages: purity", percent(packages["purity"]), f"{packages['documents']} texts"),
+        ("topics of the texts of packages: purity", percent(packages["purity"]), f"{packages['documents']} texts"),
         ("the same, texts inferred later", percent(packages["purity_of_new"]), f"{packages['new_documents']} texts"),
         ("planted topics: purity", percent(planted["purity"]), f"{planted['documents']} texts"),
     ]
