@@ -33,7 +33,7 @@ SHORT_SIDE = 256
 
 def sequential(file: Path) -> Frames:
     """Exact frames, every half second, as the `vision` stage takes them but without its bound on their number."""
-    sampling = FrameSampling(interval_seconds=INTERVAL_SECONDS, max_frames=100_000, short_side=SHORT_SIDE)
+    sampling = FrameSampling(strategy="fps", fps=1 / INTERVAL_SECONDS, max_frames=4096, short_side=SHORT_SIDE)
     return read_frames(file, sampling, load_settings().limits)
 
 
@@ -54,7 +54,7 @@ def _sampled(file: Path, prepare: Callable[[Any], None]) -> Pictures:
 
 
 def _scaled(frame: Any) -> Pictures:
-    scale = SHORT_SIDE / min(frame.width, frame.height)
+    scale = min(1.0, SHORT_SIDE / min(frame.width, frame.height))
     width, height = round(frame.width * scale), round(frame.height * scale)
     picture: Pictures = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC").to_ndarray()
     return picture
@@ -120,7 +120,7 @@ def sequential_shape(file: Path) -> tuple[int, int]:
 
     with av.open(str(file)) as container:
         context = container.streams.video[0].codec_context
-        scale = SHORT_SIDE / min(context.width, context.height)
+        scale = min(1.0, SHORT_SIDE / min(context.width, context.height))
         return round(context.height * scale), round(context.width * scale)
 
 

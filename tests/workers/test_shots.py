@@ -124,6 +124,10 @@ def test_motion_does_not_depend_on_the_rate(tmp_path: Path) -> None:
     assert max(slow) < 1.2 * min(slow)
     assert max(fast) < 1.2 * min(fast)
     assert 0.01 < max(slow) < min(fast) < max(fast) <= 1.0
+    grain = clips.source("smptebars", 2.0, rate=50).filter("noise", alls=20, allf="t")
+    grainy = read_frames(filtered(tmp_path / "v.mp4", grain), SMALL, LIMITS).motion
+    assert grainy is not None
+    assert grainy < 0.06  # ten times that, were neighbouring pictures compared
     still = read_frames(filtered(tmp_path / "v.mp4", clips.source("smptebars", 2.0)), SMALL, LIMITS)
     assert still.motion == pytest.approx(0.0, abs=1e-4)
 

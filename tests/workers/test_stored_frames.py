@@ -121,6 +121,11 @@ def test_hostile_arrays_are_refused(frames: Frames) -> None:
     try:
         assert refused(said, alone(bomb))
         assert tracemalloc.get_traced_memory()[1] < 2**20
+        # Each of twelve may be so large, and all of them together not.
+        bomb[place : place + 4] = np.frombuffer(b"\x1f\x40\x1f\x40", np.uint8)
+        offsets = np.arange(13, dtype=np.int64) * len(bomb)
+        assert refused(said, {"jpeg": np.tile(bomb, 12), "offsets": offsets, "seconds": np.arange(12.0)})
+        assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
 
