@@ -117,12 +117,12 @@ def fuse(tokens: Mapping[Modality, Tokens], sources: Mapping[Modality, Sequence[
     vectors = np.concatenate([parts[modality].vectors for modality in given])
     shares = [mass * parts[modality].shares for modality, mass in zip(given, masses, strict=True)]
     weights = np.concatenate(shares).astype(np.float32)
-    pooled = _pooled(weights, vectors)
-    if np.linalg.norm(pooled) < NO_DIRECTION:
-        weights = _leaning(weights, vectors)
-        pooled = _pooled(weights, vectors)
-    vector = (pooled / np.linalg.norm(pooled)).astype(np.float32)
-    return Fused(vector, weights, vectors, _attributes(tokens, sources, given, weights))
+    summed = weighted_sum(weights, vectors)
+    if np.linalg.norm(summed) < NO_DIRECTION:
+        weights = leaning(weights, vectors)
+        summed = weighted_sum(weights, vectors)
+    vector = (summed / np.linalg.norm(summed)).astype(np.float32)
+    return Fused(vector, weights, vectors, attributes_of(tokens, sources, given, weights))
 
 
 def _check_finite(modality: Modality, tokens: Tokens) -> None:
@@ -153,12 +153,13 @@ def _part(modality: Modality, tokens: Tokens, config: FusionConfig) -> _Part:
     return _Part(vectors, shares / shares.sum(), prior * float(salience.mean()))
 
 
-def _pooled(weights: Float32, vectors: Float32) -> Float64:
-    pooled: Float64 = weights.astype(np.float64) @ vectors.astype(np.float64)
-    return pooled
+def weighted_sum(weights: Float32, vectors: Float32) -> Float64:
+    """float64 [dim]: the sum of `vectors` [n, dim] by `weights` [n], before it is brought to unit length."""
+    summed: Float64 = weights.astype(np.float64) @ vectors.astype(np.float64)
+    return summed
 
 
-def _leaning(weights: Float32, vectors: Float32) -> Float32:
+def leaning(weights: Float32, vectors: Float32) -> Float32:
     """Weights that lean half-way to the strongest token, for tokens that cancel each other out: their sum is then that
     token's direction. Among equals the choice depends on the vectors, not on their order."""
     strongest = np.flatnonzero(weights >= weights.max() * (1 - 1e-6))
@@ -168,12 +169,13 @@ def _leaning(weights: Float32, vectors: Float32) -> Float32:
     return leaning
 
 
-def _attributes(
+def attributes_of(
     tokens: Mapping[Modality, Tokens],
     sources: Mapping[Modality, Sequence[str]],
     given: Sequence[Modality],
     weights: Float32,
 ) -> FusedAttributes:
+    """What the record says: every token of the modalities `given`, in their order, and the weight of each modality."""
     attended: list[AttendedToken] = []
     attention: dict[Modality, float] = {}
     for modality in given:
