@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -203,6 +204,45 @@ def train_topics(
     from app.tables import show_topics
 
     answer(as_json, data, lambda reelsense: reelsense.train_topics(topics), show_topics)
+
+
+@train.command("fusion")
+def train_fusion(
+    seed: Annotated[int, typer.Option(help="The same seed on the same catalogue is the same run.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Most steps.", show_default=False)] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Train the attention that makes one vector of a video, on this catalogue's own tokens and events."""
+    from app.tables import show_fusion, training_progress
+
+    with contextlib.nullcontext() if as_json else training_progress() as on_progress:
+        answer(
+            as_json,
+            data,
+            lambda reelsense: reelsense.train_fusion(seed=seed, steps=steps, on_progress=on_progress),
+            show_fusion,
+        )
+
+
+class ExportFormat(StrEnum):
+    """How vectors are written."""
+
+    PARQUET = "parquet"
+    NPY = "npy"
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="One table, or arrays.")] = ExportFormat.PARQUET,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Write every video's vectors, by modality and fused, for other tools."""
+    from app.tables import show_export
+
+    answer(as_json, data, lambda reelsense: reelsense.export(form.value, folder), show_export)
 
 
 @app.command()

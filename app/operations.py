@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -29,7 +29,6 @@ from store.records import (
     ScreenAttributes,
     SpeakersAttributes,
     TextAttributes,
-    TextPiece,
     TopicsAttributes,
     TranscriptAttributes,
     VisionAttributes,
@@ -208,7 +207,7 @@ class ReelSense:
 
         video = self.catalogue.video(video_id)
         state, error = self.graph.states([video])[video.id]
-        artifacts = {stage.name: self._artifact(video, stage.name) for stage in STAGES}
+        artifacts = {stage.name: self.artifact(video, stage.name) for stage in STAGES}
         frames = _said(artifacts["frames"], FramesAttributes)
         vision = _said(artifacts["vision"], VisionAttributes)
         look = _said(artifacts["appearance"], AppearanceAttributes)
@@ -268,7 +267,8 @@ class ReelSense:
             else [],
         }
 
-    def _artifact(self, video: Video, stage: str) -> Artifact | None:
+    def artifact(self, video: Video, stage: str) -> Artifact | None:
+        """The artifact of a stage of a video in the served version, None while there is none."""
         try:
             return self.graph.artifact(self.graph.key(video, stage))
         except InputError as error:
@@ -317,7 +317,7 @@ class ReelSense:
 
         least = THRESHOLD if threshold is None else threshold
         videos = self.catalogue.videos()
-        looks = {video.id: self._artifact(video, "appearance") for video in videos}
+        looks = {video.id: self.artifact(video, "appearance") for video in videos}
         signatures = {video: look.arrays["signature"] for video, look in looks.items() if look is not None}
         groups = find_duplicates(signatures, least)
         titles = {video.id: title_of(video) for video in videos}
@@ -335,29 +335,29 @@ class ReelSense:
     # --- training ----------------------------------------------------------------------------------------------------
 
     def train_topics(self, topics: int | None = None) -> dict[str, Any]:
-        """Learn the topics of the catalogue from the words of its videos, and send what they make new.
+        """See `app.training.train_topics`."""
+        from app import training
 
-        No word is encoded anew. The new topics are served when every video has its own; the sweep sees to that. Raises
-        `topics.too_few_videos`.
-        """
-        from encoders.topics import TopicConfig, train_topics
-        from store.artifacts import topic_model_key
-        from workers.plans import next_choice
+        return training.train_topics(self, topics)
 
-        documents: dict[str, list[TextPiece]] = {}
+    def train_fusion(self, **options: Any) -> dict[str, Any]:
+        """See `app.training.train_fusion`."""
+        from app import training
+
+        return training.train_fusion(self, **options)
+
+    def export(self, form: Literal["parquet", "npy"], folder: Path) -> dict[str, Any]:
+        """Write the vectors of every video that is ready, aligned by id (see `app.exporting`)."""
+        from app import exporting
+
+        rows = []
         for video in self.catalogue.videos():
-            text = _said(self._artifact(video, "text"), TextAttributes)
-            if text is not None:
-                documents[video.id] = text.pieces
-        model = train_topics(documents, TopicConfig() if topics is None else TopicConfig(topics=topics))
-        self.objects.put(topic_model_key(model.version), model.to_bytes())
-        self.catalogue.choose({next_choice("topics"): model.version})
-        self.graph.reconcile()
-        return {
-            "model": model.version,
-            "videos": len(documents),
-            "topics": [{"number": number, "words": list(words)} for number, words in enumerate(model.words)],
-        }
+            artifacts = {name: self.artifact(video, name) for name in exporting.COLUMNS}
+            if all(artifact is not None for artifact in artifacts.values()):
+                rows.append(exporting.exported(video.id, title_of(video), cast("dict[str, Artifact]", artifacts)))
+        versions = {name: self.graph.versions[name] for name in exporting.COLUMNS}
+        files = exporting.write(rows, versions, form, folder)
+        return {"videos": len(rows), "versions": versions, "files": [str(file) for file in files]}
 
     # --- viewers -----------------------------------------------------------------------------------------------------
 

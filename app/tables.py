@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -255,6 +256,39 @@ def show_topics(document: dict[str, Any]) -> None:
     """The topics that were learnt."""
     rows = [(topic["number"], ", ".join(topic["words"])) for topic in document["topics"]]
     console().print(table(f"{len(rows)} topics of {document['videos']} videos", ("", "topic"), rows))
+
+
+@contextlib.contextmanager
+def training_progress() -> Iterator[Callable[[Any], None]]:
+    """A live bar of a training run on stderr, with its losses; a line now and then where that is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=None)
+
+        def update(progress: Any) -> None:
+            best = "" if progress.best is None else f", held out {progress.held_out:.3f} (best {progress.best:.3f})"
+            loss = sum(progress.loss.values())
+            bar.update(task, completed=progress.step, total=progress.steps, description=f"loss {loss:.3f}{best}")
+
+        yield update
+
+
+def show_fusion(document: dict[str, Any]) -> None:
+    """What was trained."""
+    card = document["card"]
+    console().print(
+        f"{document['model']}: trained on {card['videos']} videos and {card['engaged_pairs']} pairs finished together, "
+        f"held-out loss {card['held_out_loss_before']:.3f} before, {card['held_out_loss']:.3f} after",
+        markup=False,
+    )
+    console().print("It is served when every video is fused anew; `reelsense reconcile --wait` sees to that.")
+
+
+def show_export(document: dict[str, Any]) -> None:
+    """What was written."""
+    console().print(f"{document['videos']} videos: {', '.join(document['files'])}", markup=False)
 
 
 def show_event(document: dict[str, Any]) -> None:

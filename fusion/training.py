@@ -45,6 +45,7 @@ class TrainingConfig(BaseModel):
     batch: int = Field(128, ge=2, description="Most videos in a batch, over all processes.")
     learning_rate: float = Field(1e-3, gt=0, description="Of the attention, at the end of the warm-up.")
     projection_rate: float = Field(1e-4, ge=0, description="Of the projections.")
+    scalar_rate: float = Field(0.02, ge=0, description="Of the few numbers that weigh the modalities.")
     weight_decay: float = Field(0.01, ge=0, description="Of the attention's matrices (AdamW).")
     projection_decay: float = Field(10.0, ge=0, description="Pulls the projections back to where they began.")
     warm_up: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the rate rises.")
@@ -123,7 +124,7 @@ def _enough(count: int, config: TrainingConfig) -> None:
     if count < config.least_videos:
         raise InputError(
             "fusion.too_few_videos",
-            f"The catalogue holds {count} different videos to train a fusion on; it takes at least {config.least_videos}.",
+            f"The catalogue holds {count} different videos to train a fusion on; {config.least_videos} are needed.",
             hint="Add videos, or stay with the training-free fusion, which needs none.",
         )
 
@@ -347,10 +348,12 @@ def rate_at(step: int, config: TrainingConfig) -> float:
 
 def _optimiser(network: AttentionNetwork, heads: Heads, config: TrainingConfig) -> torch.optim.AdamW:
     """Projections pulled back to their beginning, matrices of the attention to zero, all that is not a matrix free."""
-    projections, matrices, rest = [], [], []
+    projections, matrices, scalars, rest = [], [], [], []
     for name, parameter in network.named_parameters():
         if name.startswith("projections."):
             projections.append(parameter)
+        elif name in ("prior", "beta", "fullness", "coherence"):
+            scalars.append(parameter)
         elif parameter.ndim > 1 and name not in ("queries", "modality"):
             matrices.append(parameter)
         else:
@@ -358,6 +361,7 @@ def _optimiser(network: AttentionNetwork, heads: Heads, config: TrainingConfig) 
     groups = (
         (projections, config.projection_rate, config.projection_decay),
         (matrices, config.learning_rate, config.weight_decay),
+        (scalars, config.scalar_rate, 0.0),
         (rest, config.learning_rate, 0.0),
         (list(heads.parameters()), config.learning_rate, 0.0),
     )

@@ -52,9 +52,14 @@ def metadata_key(video_id: str, revision: str) -> str:
     return f"sources/{video_id}/metadata-{revision}.json"
 
 
-def topic_model_key(version: str) -> str:
-    """Where a topic model lies."""
-    return f"models/topics/{version}"
+def learnt_model_key(name: str, version: str) -> str:
+    """Where a model that was learnt from the catalogue lies (`topics`, `fusion`)."""
+    return f"models/{name}/{version}"
+
+
+def learnt_model_card_key(name: str, version: str) -> str:
+    """Where the card of such a model lies, in Markdown."""
+    return f"models/{name}/{version}.md"
 
 
 def token_arrays(tokens: Tokens) -> dict[str, np.ndarray[Any, Any]]:

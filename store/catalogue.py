@@ -463,6 +463,15 @@ class Catalogue:
         with self._begin() as connection:
             return [StoredEvent.model_validate(row._asdict()) for row in connection.execute(query)]
 
+    def all_events(self) -> Iterator[StoredEvent]:
+        """All events of all users, by user, then by time and arrival. One user's at a time are in memory."""
+        with self._begin() as connection:
+            users = (
+                connection.execute(sa.select(events.c.user_id).distinct().order_by(events.c.user_id)).scalars().all()
+            )
+        for user in users:
+            yield from self.events(user)
+
 
 def _is(key: RunKey) -> sa.ColumnElement[bool]:
     return sa.and_(

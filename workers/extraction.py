@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from encoders.catalogue import load
 from encoders.specs import Place
-from store.artifacts import source_key, token_arrays, topic_model_key
+from store.artifacts import learnt_model_key, source_key, token_arrays
 from store.catalogue import Video
 from store.errors import ModelError
 from store.objects import ObjectStore
@@ -48,6 +48,7 @@ from workers.stored_frames import frames_attributes, frames_from_arrays, frames_
 
 if TYPE_CHECKING:
     from encoders.topics import TopicModel
+    from fusion.trained import TrainedFusion
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Computed = tuple[BaseModel, Arrays]
@@ -60,7 +61,7 @@ class Encoders:
         self.settings = settings
         self.configs = stages.configs(settings)
         self._loaded: dict[Place, Any] = {}
-        self._topics: tuple[str, TopicModel] | None = None
+        self._learnt: dict[str, tuple[str, Any]] = {}
 
     def get(self, place: Place) -> Any:
         """The encoder of a place, None where the model set leaves it empty (see `encoders.catalogue` for what each is
@@ -85,9 +86,24 @@ class Encoders:
         """The topic model of this version, read from storage once. Raises `store.missing`."""
         from encoders.topics import TopicModel
 
-        if self._topics is None or self._topics[0] != version:
-            self._topics = (version, TopicModel.from_bytes(objects.get(topic_model_key(version))))
-        return self._topics[1]
+        model: TopicModel = self._read("topics", version, objects, TopicModel.from_bytes)
+        return model
+
+    def fusion(self, version: str, objects: ObjectStore) -> TrainedFusion:
+        """The trained fusion of this version, read from storage once and held to its probes. Raises `store.missing`,
+        `model.damaged`, `fusion.bad_checkpoint`."""
+        from fusion.trained import TrainedFusion
+
+        digest = version.partition("-")[0]
+        model: TrainedFusion = self._read(
+            "fusion", version, objects, lambda data: TrainedFusion.from_bytes(data, digest)
+        )
+        return model
+
+    def _read(self, name: str, version: str, objects: ObjectStore, read: Callable[[bytes], Any]) -> Any:
+        if name not in self._learnt or self._learnt[name][0] != version:
+            self._learnt[name] = (version, read(objects.get(learnt_model_key(name, version))))
+        return self._learnt[name][1]
 
 
 @dataclass(frozen=True)
@@ -236,7 +252,10 @@ def _fused(given: StageInput, encoders: Encoders) -> Computed:
         "audio": ["window"] * len(tokens["audio"]),
         "text": [str(piece.source) for piece in text.pieces],
     }
-    fused = fuse(tokens, sources, encoders.configs.fusion)
+    if "fusion" in given.models:
+        fused = encoders.fusion(given.models["fusion"], given.objects).fuse(tokens, sources)
+    else:
+        fused = fuse(tokens, sources, encoders.configs.fusion)
     return fused.attributes, {
         "vector": fused.vector,
         "weights": fused.weights,

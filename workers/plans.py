@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from store.settings import Settings
-from workers.stages import versions
+from workers.stages import token_space, versions
 
-LearntModel = Literal["topics"]
+LearntModel = Literal["topics", "fusion"]
 LEARNT_MODELS: tuple[LearntModel, ...] = get_args(LearntModel)
 
 
@@ -33,8 +33,17 @@ class Plan:
 
 
 def plans(settings: Settings, choices: Mapping[str, str]) -> tuple[Plan, ...]:
-    """The served plan, and behind it the next one, if there is another. `choices` are the catalogue's. Raises
-    `model.unknown`, `settings.invalid`."""
+    """The served plan, and behind it the next one, if there is another. `choices` are the catalogue's.
+
+    A fusion that was trained on tokens of other encoders (see `token_space`) is passed over: without training is better
+    than trained on something else. Raises `model.unknown`, `settings.invalid`.
+    """
+    space = token_space(settings)
+    choices = {
+        name: value
+        for name, value in choices.items()
+        if name not in ("fusion", next_choice("fusion")) or value.partition("-")[2] == space
+    }
     served: dict[str, str] = {name: choices[name] for name in LEARNT_MODELS if name in choices}
     coming = served | {name: choices[next_choice(name)] for name in LEARNT_MODELS if next_choice(name) in choices}
     found = [Plan(served, versions(settings, served))]

@@ -37,7 +37,7 @@ from workers.words import WordsConfig
 class Stage:
     """One row of the graph.
 
-    `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `places`: the encoders that
+    `learnt` names the model learnt from the catalogue that it uses, if any. `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `places`: the encoders that
     it calls. `code`: the modules, and functions of modules, whose code makes its result beside those
     (see `encoders.identity.code_digest`).
     """
@@ -48,6 +48,7 @@ class Stage:
     reads_words: bool
     places: tuple[Place, ...]
     code: tuple[str, ...]
+    learnt: str | None = None
 
 
 _DECODING = ("workers.decoding", "workers.containers")
@@ -85,8 +86,24 @@ STAGES: tuple[Stage, ...] = (
         ("text",),
         ("workers.captions", "workers.containers", "workers.words"),
     ),
-    Stage("topics", ("text",), "topics", True, (), ("encoders.topics", "encoders.keywords", "encoders.stop_words")),
-    Stage("fused", ("vision", "audio", "text"), "fused", True, (), ("fusion.attention", "fusion.projection")),
+    Stage(
+        "topics",
+        ("text",),
+        "topics",
+        True,
+        (),
+        ("encoders.topics", "encoders.keywords", "encoders.stop_words"),
+        learnt="topics",
+    ),
+    Stage(
+        "fused",
+        ("vision", "audio", "text"),
+        "fused",
+        True,
+        (),
+        ("fusion.attention", "fusion.projection", "fusion.trained", "fusion.network", "fusion.batches"),
+        learnt="fusion",
+    ),
     Stage(
         "published",
         ("frames", "vision", "audio", "transcript", "text", "fused"),
@@ -120,9 +137,15 @@ def configs(settings: Settings) -> StageConfigs:
     )
 
 
+def token_space(settings: Settings) -> str:
+    """16 hex digits that name the space of the tokens: a fusion holds for the encoders on whose tokens it was trained."""
+    chosen_encoders = configs(settings).encoders
+    return digest({place: identity(*chosen_encoders[place], settings.cache) for place in ("vision", "audio", "text")})
+
+
 def versions(settings: Settings, learnt: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """The version of each stage by name, 16 hex digits. `learnt` are the versions of the models learnt from the
-    catalogue, by the stage that uses them. Loads no weights. Raises `model.unknown`, `settings.invalid`."""
+    catalogue, by name. Loads no weights. Raises `model.unknown`, `settings.invalid`."""
     config = configs(settings)
     own: Mapping[str, BaseModel] = {"frames": config.sampling, "text": config.words, "fused": config.fusion}
     result: dict[str, str] = {}
@@ -138,7 +161,7 @@ def versions(settings: Settings, learnt: Mapping[str, str] = MappingProxyType({}
             },
             "code": code_digest(*stage.code, f"workers.extraction:_{stage.name}"),
         }
-        if stage.name in learnt:
-            described["model"] = learnt[stage.name]
+        if stage.learnt in learnt:
+            described["model"] = learnt[stage.learnt]
         result[stage.name] = digest(described)
     return result

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from encoders.topics import TopicConfig, train_topics
-from store.artifacts import topic_model_key
+from store.artifacts import learnt_model_key
 from store.records import Metadata, TextPiece, TopicsAttributes
 from store.settings import load_settings
 from tests import clips
@@ -59,7 +59,7 @@ def trained(house: House, seed: int) -> str:
     """A topic model of the two, in storage; its version."""
     documents = {f"{title}-{copy}": _pieces(words) for title, words in WORDS.items() for copy in range(10)}
     model = train_topics(documents, TopicConfig(topics=2, seed=seed))
-    house.objects.put(topic_model_key(model.version), model.to_bytes())
+    house.objects.put(learnt_model_key("topics", model.version), model.to_bytes())
     return model.version
 
 

@@ -1,0 +1,147 @@
+"""Training what is learnt from the catalogue: its topics, and its fusion. A new model is brought in beside the served one
+(`workers.plans`): nothing is decoded or encoded for it, and it is served when every video has what it makes new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from store.artifacts import learnt_model_card_key, learnt_model_key
+from store.errors import InputError
+from store.records import MODALITIES, Artifact, TextAttributes, TextPiece
+from workers.plans import LearntModel, next_choice
+
+if TYPE_CHECKING:
+    from app.operations import ReelSense
+    from fusion.training import Progress
+    from fusion.views import TrainingVideo
+
+
+def train_topics(reelsense: ReelSense, topics: int | None = None) -> dict[str, Any]:
+    """Learn the topics of the catalogue from the words of its videos, and send what they make new.
+
+    No word is encoded anew. Raises `topics.too_few_videos`, `request.invalid`.
+    """
+    from encoders.topics import TopicConfig, train_topics
+
+    documents: dict[str, list[TextPiece]] = {}
+    for video in reelsense.catalogue.videos():
+        text = reelsense.artifact(video, "text")
+        if text is not None:
+            documents[video.id] = TextAttributes.model_validate(text.attributes).pieces
+    try:
+        config = TopicConfig() if topics is None else TopicConfig(topics=topics)
+    except ValidationError:
+        raise InputError("request.invalid", f"A topic model has at least 2 topics, got {topics}.") from None
+    model = train_topics(documents, config)
+    _bring_in(reelsense, "topics", model.version, model.to_bytes(), None)
+    return {
+        "model": model.version,
+        "videos": len(documents),
+        "topics": [{"number": number, "words": list(words)} for number, words in enumerate(model.words)],
+    }
+
+
+def train_fusion(
+    reelsense: ReelSense,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Train the attention on the stored tokens of the catalogue, and on what the same people finish, and send what it
+    makes new. A run that was stopped goes on from its checkpoint.
+
+    Raises `fusion.too_few_videos`, `fusion.not_finite`, `fusion.training_failed`, `request.invalid`.
+    """
+    from fusion.attention import FusionConfig
+    from fusion.card import card_of, markdown
+    from fusion.network import NetworkConfig
+    from fusion.trained import TrainedFusion
+    from fusion.training import TrainingConfig, train
+    from ranker.engagement import finished_together
+    from workers.stages import token_space
+
+    videos = _training_videos(reelsense)
+    widths = {
+        name: found.tokens[name].embeddings.shape[1]
+        for name in MODALITIES
+        for found in list(videos.values())
+        if name in found.tokens
+    }
+    if not widths:
+        raise InputError("fusion.too_few_videos", "No video has tokens to learn from yet.", hint="Add videos first.")
+    durations = {video: _duration(reelsense, video) for video in videos}
+    pairs = finished_together(reelsense.catalogue.all_events(), durations)
+    try:
+        given = {"seed": seed} | ({} if steps is None else {"steps": steps})
+        config = TrainingConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError("request.invalid", f"{first['loc'][0]}: {first['msg']}.") from None
+    network = NetworkConfig(widths=widths, priors=FusionConfig().priors.model_dump(), seed=seed)
+    checkpoint = reelsense.settings.data / "training" / "fusion.safetensors"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    trained = _trained(videos, network, config, pairs, checkpoint, on_progress, train)
+    data = trained.fusion.to_bytes()
+    # What is served was read back once, and gave the vectors that its probes say.
+    TrainedFusion.from_bytes(data, trained.fusion.version)
+    card = card_of(trained.facts, date=datetime.now(UTC).strftime("%Y-%m-%d"))
+    version = f"{trained.fusion.version}-{token_space(reelsense.settings)}"
+    _bring_in(reelsense, "fusion", version, data, markdown(card))
+    checkpoint.unlink(missing_ok=True)
+    return {"model": version, "card": card}
+
+
+def _trained(
+    videos: dict[str, TrainingVideo],
+    network: Any,
+    config: Any,
+    pairs: list[tuple[str, str]],
+    checkpoint: Path,
+    on_progress: Callable[[Progress], None] | None,
+    train: Callable[..., Any],
+) -> Any:
+    try:
+        return train(videos, network, config, pairs=pairs, checkpoint=checkpoint, progress=on_progress)
+    except InputError:
+        raise
+    except Exception as error:
+        # A checkpoint of another run (other videos, another seed) is of no use to this one.
+        if getattr(error, "code", "") != "fusion.bad_checkpoint":
+            raise
+        checkpoint.unlink(missing_ok=True)
+        return train(videos, network, config, pairs=pairs, checkpoint=checkpoint, progress=on_progress)
+
+
+def _training_videos(reelsense: ReelSense) -> dict[str, TrainingVideo]:
+    from fusion.views import TrainingVideo
+
+    found: dict[str, TrainingVideo] = {}
+    for video in reelsense.catalogue.videos():
+        artifacts = {name: reelsense.artifact(video, name) for name in MODALITIES}
+        tokens = {name: artifact.tokens() for name, artifact in artifacts.items() if _has_tokens(artifact)}
+        if tokens and all(artifact is not None for artifact in artifacts.values()):
+            found[video.id] = TrainingVideo(tokens)
+    return found
+
+
+def _has_tokens(artifact: Artifact | None) -> bool:
+    return artifact is not None and len(artifact.arrays["embeddings"]) > 0
+
+
+def _duration(reelsense: ReelSense, video_id: str) -> float:
+    return reelsense.catalogue.video(video_id).media.duration or 0.0
+
+
+def _bring_in(reelsense: ReelSense, name: LearntModel, version: str, data: bytes, card: str | None) -> None:
+    """Store a model, note it as the next one, and send what it makes new."""
+    reelsense.objects.put(learnt_model_key(name, version), data)
+    if card is not None:
+        reelsense.objects.put(learnt_model_card_key(name, version), card.encode())
+    reelsense.catalogue.choose({next_choice(name): version})
+    reelsense.graph.reconcile()
