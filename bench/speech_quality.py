@@ -4,8 +4,11 @@ The clips are the real ones in ../shared/media. *Error rate*: substituted, delet
 that were said, on the clips whose words are known in full; micro averages (all errors over all words). Japanese and
 Korean are counted in characters, which is usual where spaces say little. Both sides go through Whisper's own normaliser
 (case, punctuation, numbers, titles). *Invented words*: what is written for clips in which nobody speaks or sings.
-*Agreement*: greedy tokens for every 29 s of every sound file, without gate and guards, against CTranslate2 at float32.
-Writes bench/results/speech.json.
+*Agreement*: the same text, and how far apart its words are in time, against CTranslate2 at float32. *Two talkers*: the
+error rate of each channel's own line. *Onsets*: where the first word of each of several clips with silence between
+them starts, against where the clip's sound does. *Noisy*: words found of clips mixed with noise, room tone and music,
+or narrowed to a telephone's and a radio's band, with our gate and with speech activity at its usual threshold of 0.5.
+Writes bench/results/speech.json. About five CPU minutes.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ import numpy as np
 from bench import results
 from encoders.speech import SpeechConfig, SpeechEncoder
 from encoders.speech_guards import token_cap
-from encoders.whisper_runtimes import RATE_HZ, TOKENS_AT_MOST, WhisperRuntime, load_runtime, log_mel
-from store.records import Float32, Sound, TranscriptAttributes
+from encoders.whisper_runtimes import RATE_HZ, TOKENS_AT_MOST, WhisperRuntime, log_mel
+from store.records import Float32, Sound, TranscriptAttributes, Word
 from store.settings import Limits, load_settings
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
@@ -38,6 +41,24 @@ RUNTIMES = {
 REFERENCE = "ctranslate2 float32"
 LETTERS = ("ja", "ko")  # languages counted in characters
 PIECE_SECONDS = 29.0
+TWO_TALKERS = "audio/stereo_two_talkers.wav"
+IN_SILENCE = (
+    "audio/austen_0880.wav",
+    "audio/brooklyn_bridge.wav",
+    "audio/ljspeech_0004.wav",
+    "audio/libri_1272-128104-0000.wav",
+    "audio/voice_de.wav",
+    "audio/voice_pt.wav",
+)
+NOISY = ("audio/austen_0890.wav", "audio/libri_1272-128104-0000.wav")
+NOISES = {
+    "white noise": None,
+    "room tone": "audio/room_tone_no_speech.wav",
+    "jazz": "audio/music_jazz_vibe_ace.ogg",
+}
+DECIBELS = (10, 5, 0, -5)
+BANDS_HZ = {"telephone": (300.0, 3400.0), "radio": (500.0, 2500.0)}
+USUAL_GATE = 0.5  # Silero's own threshold, at which whoever gates by speech activity alone lets sound through
 
 
 @dataclass(frozen=True)
@@ -151,6 +172,77 @@ def greedy_tokens(runtime: WhisperRuntime, samples: Float32) -> list[tuple[int, 
     return found
 
 
+def onset_seconds(samples: Float32) -> tuple[float, float]:
+    """Where the sound of a clip begins and where it ends: its first and last 10 ms within 25 dB of its loudest."""
+    size = RATE_HZ // 100
+    power = np.square(samples[: len(samples) // size * size].reshape(-1, size)).mean(axis=1)
+    loud = np.flatnonzero(power > power.max() * 10**-2.5)
+    return float(loud[0]) / 100, float(loud[-1] + 1) / 100
+
+
+def in_silence(clips: list[Float32], pause_seconds: float) -> tuple[Float32, list[tuple[float, float]]]:
+    """The clips one after another with digital silence around them, and the seconds in which each of them sounds."""
+    silence = np.zeros(round(pause_seconds * RATE_HZ), np.float32)
+    parts, bounds, at = [silence], [], pause_seconds
+    for samples in clips:
+        start, end = onset_seconds(samples)
+        piece = samples[round(start * RATE_HZ) : round(end * RATE_HZ)]
+        parts += [piece, silence]
+        bounds.append((at, at + len(piece) / RATE_HZ))
+        at += len(piece) / RATE_HZ + pause_seconds
+    return np.concatenate(parts), bounds
+
+
+def onset_errors(transcript: TranscriptAttributes, bounds: list[tuple[float, float]]) -> list[float | None]:
+    """For each of `bounds` (seconds), how much later than its start the first word in it starts; None without words."""
+    words = [word for line in transcript.segments for word in line.words]
+    found: list[float | None] = []
+    for start, end in bounds:
+        inside = [word.start for word in words if start - 0.5 < (word.start + word.end) / 2 < end + 0.5]
+        found.append(round(inside[0] - start, 3) if inside else None)
+    return found
+
+
+def mixed(speech: Float32, noise: Float32, decibels: float) -> Float32:
+    """`speech` with `noise` (repeated or cut to its length) so much weaker than it, without clipping."""
+    noise = np.resize(noise, len(speech))
+    gain = np.sqrt(np.square(speech).mean() / np.square(noise).mean()) * 10 ** (-decibels / 20)
+    both = speech + gain * noise
+    return np.asarray(both / max(1.0, float(np.abs(both).max())), np.float32)
+
+
+def narrowed(samples: Float32, low_hz: float, high_hz: float) -> Float32:
+    """`samples` (16 kHz) without anything below `low_hz` and above `high_hz`."""
+    spectrum = np.fft.rfft(samples)
+    frequencies = np.fft.rfftfreq(len(samples), 1 / RATE_HZ)
+    spectrum[(frequencies < low_hz) | (frequencies > high_hz)] = 0
+    return np.asarray(np.fft.irfft(spectrum, len(samples)), np.float32)
+
+
+def over_radio(speech: Float32, decibels: float, band: str) -> Float32:
+    """`speech` in one of BANDS_HZ with noise; the radio also overdrives it, which levels loud and soft."""
+    voice = narrowed(speech, *BANDS_HZ[band])
+    if band == "radio":
+        voice = np.tanh(6 * voice / np.abs(voice).max())
+    return mixed(0.2 * voice / np.abs(voice).max(), narrowed(_white(len(speech)), *BANDS_HZ["telephone"]), decibels)
+
+
+def noisy(speech: Float32, media: Path) -> dict[str, Float32]:
+    """`speech` (16 kHz) in every kind of bad company, by name."""
+    found: dict[str, Float32] = {}
+    for name, file in NOISES.items():
+        noise = read_clip(media / file).mono() if file else _white(len(speech))
+        found |= {f"{name} {decibels} dB": mixed(speech, noise, decibels) for decibels in DECIBELS}
+    return found | {
+        f"{band} {decibels} dB": over_radio(speech, decibels, band)
+        for band, decibels in (("telephone", 10), ("radio", 5), ("radio", 0))
+    }
+
+
+def _white(length: int) -> Float32:
+    return np.random.default_rng(7).normal(0, 1, length).astype(np.float32)
+
+
 @cache
 def _normaliser(language: str) -> Any:
     from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
@@ -158,13 +250,14 @@ def _normaliser(language: str) -> Any:
     return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(split_letters=language in LETTERS)
 
 
-def _measure(config: SpeechConfig, folder: Path, media: Path) -> dict[str, Any]:
-    encoder = SpeechEncoder(config, folder, threads=1)
-    known, clips = known_words(media), {}
+def _measure(encoder: SpeechEncoder, media: Path) -> tuple[dict[str, Any], dict[str, TranscriptAttributes]]:
+    """The row of a runtime, and its transcript of each clip of known words."""
+    known, clips, transcripts = known_words(media), {}, {}
     words, letters = Errors(0, 0), Errors(0, 0)
     heard = cpu = 0.0
     for name, truth in known.items():
         transcript, seconds = _timed(encoder, sound := read_clip(media / name))
+        transcripts[name] = transcript
         errors = count_errors(truth.text, spoken_text(transcript), truth.language)
         heard, cpu = heard + sound.seconds, cpu + seconds
         clips[name] = {
@@ -184,7 +277,7 @@ def _measure(config: SpeechConfig, folder: Path, media: Path) -> dict[str, Any]:
         quiet, quiet_cpu = quiet + sound.seconds, quiet_cpu + seconds
         if transcript.segments:
             invented[name] = spoken_text(transcript)
-    return {
+    row = {
         "word_error_rate": round(words.rate, 4),
         "words_said": words.said,
         "character_error_rate": round(letters.rate, 4),
@@ -194,8 +287,22 @@ def _measure(config: SpeechConfig, folder: Path, media: Path) -> dict[str, Any]:
         "invented_words_per_minute": round(sum(len(text.split()) for text in invented.values()) / (quiet / 60), 3),
         "minutes_without_speech": round(quiet / 60, 2),
         "cpu_seconds_per_second_without_speech": round(quiet_cpu / quiet, 3),
+        "two_talkers": two_talkers(encoder(read_clip(media / TWO_TALKERS)), media),
         "invented": invented,
         "clips": clips,
+    }
+    return row, transcripts
+
+
+def two_talkers(transcript: TranscriptAttributes, media: Path) -> dict[str, float]:
+    """For each channel of TWO_TALKERS, the error rate of the line that is nearest to what is said in it."""
+    truth = json.loads((media / "ground_truth.json").read_text(encoding="utf-8"))
+    return {
+        side: min(
+            (round(count_errors(truth[f"{TWO_TALKERS}#{side}"]["text"], line.text, "en").rate, 4))
+            for line in transcript.segments
+        )
+        for side in ("left", "right")
     }
 
 
@@ -205,40 +312,105 @@ def _timed(encoder: SpeechEncoder, sound: Sound) -> tuple[TranscriptAttributes, 
     return transcript, time.process_time() - started
 
 
-def _tokens(config: SpeechConfig, folder: Path, media: Path) -> dict[str, list[tuple[int, ...]]]:
-    runtime = load_runtime(config.runtime, config.compute_type, folder, 1)
-    return {name: greedy_tokens(runtime, read_clip(media / name).mono()) for name in sound_files(media)}
-
-
-def _agreement(tokens: dict[str, list[tuple[int, ...]]], reference: dict[str, list[tuple[int, ...]]]) -> dict[str, Any]:
-    same = [name for name in reference if tokens[name] == reference[name]]
+def _agreement(found: dict[str, TranscriptAttributes], reference: dict[str, TranscriptAttributes]) -> dict[str, Any]:
+    """In how many clips the texts are the same, and the mean and largest distance of their words' starts, seconds."""
+    same = [name for name in reference if spoken_text(found[name]) == spoken_text(reference[name])]
+    distances = [
+        abs(ours.start - theirs.start)
+        for name in same
+        for ours, theirs in zip(_words(found[name]), _words(reference[name]), strict=True)
+    ]
     return {
-        "files": len(reference),
-        "files_with_the_same_tokens": len(same),
+        "clips": len(reference),
+        "clips_with_the_same_text": len(same),
+        "word_start_distance_mean": round(float(np.mean(distances)), 4),
+        "word_start_distance_most": round(max(distances), 3),
         "differ": sorted(set(reference) - set(same)),
     }
 
 
-def main() -> int:
-    """Measure every runtime, write the results, print a line for each."""
-    if not (MEDIA / "ground_truth.json").is_file():
-        print("The real clips in ../shared/media are not beside this checkout, so there is nothing to measure.")
-        return 1
-    folder = load_settings().cache
+def _words(transcript: TranscriptAttributes) -> list[Word]:
+    return [word for line in transcript.segments for word in line.words]
+
+
+def _onsets(encoder: SpeechEncoder, media: Path) -> dict[str, Any]:
+    samples, bounds = in_silence([read_clip(media / name).mono() for name in IN_SILENCE], 2.0)
+    errors = onset_errors(encoder(Sound(samples[np.newaxis], RATE_HZ, present=True)), bounds)
+    found = [abs(error) for error in errors if error is not None]
+    return {
+        "clips": len(bounds),
+        "heard": len(found),
+        "error_seconds_mean": round(float(np.mean(found)), 3),
+        "error_seconds_most": max(found),
+        "errors": dict(zip(IN_SILENCE, errors, strict=True)),
+    }
+
+
+def _noisy(encoder: SpeechEncoder, usual: SpeechEncoder, media: Path) -> dict[str, Any]:
+    """Words found, and words written that were not said, of all that were said: with our gate, and the usual one."""
+    import jiwer
+
+    known = known_words(media)
+    rows: dict[str, dict[str, dict[str, int]]] = {}
+    for name in NOISY:
+        said = normalised(known[name].text, "en")
+        for kind, samples in noisy(read_clip(media / name).mono(), media).items():
+            row = rows.setdefault(kind, {})
+            for label, each in (("gate", encoder), ("usual_gate", usual)):
+                written = spoken_text(each(Sound(samples[np.newaxis], RATE_HZ, present=True)))
+                found = jiwer.process_words(said, normalised(written, "en"))
+                counts = row.setdefault(label, {"said": 0, "found": 0, "wrong": 0})
+                counts["said"] += found.hits + found.substitutions + found.deletions
+                counts["found"] += found.hits
+                counts["wrong"] += found.substitutions + found.insertions
+    recall = {
+        label: round(
+            sum(row[label]["found"] for row in rows.values()) / sum(row[label]["said"] for row in rows.values()), 4
+        )
+        for label in ("gate", "usual_gate")
+    }
+    return {
+        "thresholds": {"gate": encoder.config.gate, "usual_gate": usual.config.gate},
+        "recall": recall,
+        "kinds": rows,
+    }
+
+
+def measure(media: Path, folder: Path) -> dict[str, Any]:
+    """The whole document, which goes to JSON. `folder` is where unpacked weights live. Prints a line a runtime."""
     document: dict[str, Any] = {"threads": 1, "runtimes": {}}
-    reference = _tokens(RUNTIMES[REFERENCE], folder, MEDIA)
+    reference: dict[str, TranscriptAttributes] = {}
     for name, config in RUNTIMES.items():
-        tokens = reference if name == REFERENCE else _tokens(config, folder, MEDIA)
-        row = {"agreement": _agreement(tokens, reference)} | _measure(config, folder, MEDIA)
-        document["runtimes"][name] = row
+        encoder = SpeechEncoder(config, folder, threads=1)
+        row, transcripts = _measure(encoder, media)
+        reference = reference or transcripts
+        agreement = _agreement(transcripts, reference)
+        document["runtimes"][name] = {"agreement": agreement} | row
         print(
             f"{name}: WER {row['word_error_rate']}, CER {row['character_error_rate']}, "
             f"{row['invented_words_per_minute']} invented words a minute, "
-            f"{row['cpu_seconds_per_second_of_speech']} CPU s per s of speech, same tokens in "
-            f"{row['agreement']['files_with_the_same_tokens']} of {row['agreement']['files']} files",
+            f"{row['cpu_seconds_per_second_of_speech']} CPU s per s of speech, same text in "
+            f"{agreement['clips_with_the_same_text']} of {agreement['clips']} clips",
             flush=True,
         )
-    print(results.write("speech", document))
+    encoder = SpeechEncoder(RUNTIMES[REFERENCE], folder, threads=1)
+    document["onsets"] = _onsets(encoder, media)
+    usual = SpeechEncoder(RUNTIMES[REFERENCE].model_copy(update={"gate": USUAL_GATE}), folder, threads=1)
+    document["noisy"] = _noisy(encoder, usual, media)
+    return document
+
+
+def main() -> int:
+    """Measure every runtime, write the results, and print where they are."""
+    if not (MEDIA / "ground_truth.json").is_file():
+        print("The real clips in ../shared/media are not beside this checkout, so there is nothing to measure.")
+        return 1
+    started = time.process_time()
+    document = measure(MEDIA, load_settings().cache)
+    print(
+        f"{document['onsets']['error_seconds_mean']} s from onset to first word, recall {document['noisy']['recall']}"
+    )
+    print(f"{results.write('speech', document)}, {time.process_time() - started:.0f} CPU s")
     return 0
 
 

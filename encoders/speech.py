@@ -6,6 +6,7 @@ with it; what Whisper then writes must be likely in its own eyes, must not loop,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +47,13 @@ class SpeechConfig(BaseModel):
     gate_pad_seconds: float = Field(0.3, ge=0, description="Sound kept before and after a span of speech.")
     join_seconds: float = Field(3.0, ge=0, description="Spans nearer to each other than this share a window.")
     tail_seconds: float = Field(
-        1.0, gt=0, le=30, description="Silence after a window; Whisper hears no more than that."
+        1.0, gt=0, le=30, description="Silence after a window, at least, up to whole seconds; Whisper hears no more."
     )
     max_tokens_per_second: float = Field(12.0, gt=0, description="Cap on the tokens of a window, on top of 16.")
     max_repeats: int = Field(4, ge=1, description="A phrase repeated more often in a row is a loop, kept once.")
     max_compression_ratio: float = Field(2.4, gt=1, description="A window whose text compresses better is dropped.")
-    max_no_speech_prob: float = Field(0.6, gt=0, le=1, description="Above it, a window needs a fair log probability.")
-    min_logprob: float = Field(-1.0, lt=0, description="A window less likely than that is dropped.")
+    max_no_speech_prob: float = Field(0.4, gt=0, le=1, description="Above it, a window needs a fair log probability.")
+    min_logprob: float = Field(-0.85, lt=0, description="A window less likely than that is dropped.")
     same_speech: float = Field(
         0.3, gt=0, lt=1, description="Channels with speech that correlate less than this are heard one by one."
     )
@@ -135,12 +136,13 @@ class SpeechEncoder:
             if sound.rate_hz != RATE_HZ:
                 raise ValueError(f"sound must be at {RATE_HZ} Hz, got {sound.rate_hz}")
         tracks = [self._tracks(sound) for sound in sounds]
-        windows = [[(track, window) for track in each for window in track.windows] for each in tracks]
-        heard = iter(self._hear([window for of_sound in windows for window in of_sound], self.config.tail_seconds))
+        heard = self._in_one_language(
+            self._hear([(track, window) for each in tracks for track in each for window in track.windows])
+        )
         votes: list[dict[str, float]] = []
         turns: list[tuple[_Heard, str]] = []
-        for of_sound in windows:
-            parts = [next(heard) for _ in of_sound]
+        for each in tracks:
+            parts = [part for part in heard if part.track in each]
             votes.append(_vote(parts))
             turns += [(part, _likeliest(votes[-1])) for part in parts]
         lines = self._lines(turns)
@@ -210,11 +212,11 @@ class SpeechEncoder:
             lines.append(settled(_later(line, window.start), spans, floor, window.end))
         return lines
 
-    def _hear(self, windows: Sequence[tuple[_Track, Window]], tail: float) -> list[_Heard]:
-        """Each of `windows` with `tail` seconds of silence after it, but no more than Whisper's 30 seconds."""
+    def _hear(self, windows: Sequence[tuple[_Track, Window]], whole: bool = False) -> list[_Heard]:
+        """Each of `windows` with the silence after it that Whisper is to hear: up to its 30 seconds when `whole`."""
         seconds, mels = [], []
         for track, window in windows:
-            seconds.append(min(window.end - window.start + tail, WINDOW_SECONDS))
+            seconds.append(WINDOW_SECONDS if whole else self._filled_seconds(window))
             piece = track.samples[round(window.start * RATE_HZ) : round(window.end * RATE_HZ)]
             mels.append(log_mel(piece, seconds[-1], self._runtime.mel_bands))
         heard: list[_Heard | None] = [None] * len(windows)
@@ -224,6 +226,38 @@ class SpeechEncoder:
             for place, part, codes in zip(places, features, languages, strict=True):
                 heard[place] = _Heard(*windows[place], part, codes, seconds[place])
         return [part for part in heard if part is not None]
+
+    def _in_one_language(self, heard: list[_Heard]) -> list[_Heard]:
+        """`heard`, with each window in which the talk goes over from one language to another cut where it does.
+
+        Whisper writes a window in one language, and what is said in another is translated at best. A window of which
+        the language is unsure is heard span by span. Spans that are sure of theirs make the cuts; others follow.
+        """
+        sure = self.config.own_language
+        unsure = [part for part in heard if part.languages[_likeliest(part.languages)] < sure]
+        pieces = {part: _spans_within(part) for part in unsure}
+        spans = iter(self._hear([(part.track, span) for part in unsure for span in pieces[part]]))
+        cut: dict[_Heard, list[Window]] = {}
+        for part in unsure:
+            runs: list[tuple[str | None, list[Window]]] = []  # the language of neighbouring spans, and these
+            for span in [next(spans) for _ in pieces[part]]:
+                own = _likeliest(span.languages)
+                known = own if span.languages[own] >= sure else None
+                if runs and (known is None or runs[-1][0] in (None, known)):
+                    runs[-1] = (runs[-1][0] or known, [*runs[-1][1], span.window])
+                else:
+                    runs.append((known, [span.window]))
+            if len(runs) > 1:
+                probabilities = part.track.probabilities
+                bounds = [(windows[0].start, windows[-1].end) for _, windows in runs]
+                cut[part] = [Window(start, end, speech_within(probabilities, start, end)) for start, end in bounds]
+        again = iter(self._hear([(part.track, window) for part in heard for window in cut.get(part, [])]))
+        return [new for part in heard for new in ([next(again) for _ in cut[part]] if part in cut else [part])]
+
+    def _filled_seconds(self, window: Window) -> float:
+        """Length of a window with silence: whole seconds, so that many windows are equally long and make a batch."""
+        filled = math.ceil(round(window.end - window.start + self.config.tail_seconds, 3))
+        return min(float(filled), WINDOW_SECONDS)
 
     def _lines(self, turns: list[tuple[_Heard, str]]) -> dict[_Track, list[_Placed]]:
         """What is said in each of `turns`, a window and the language of its video; all windows go on side by side."""
@@ -237,9 +271,7 @@ class SpeechEncoder:
             ]
             short = [place for place in doubted if turns[place][0].seconds < WINDOW_SECONDS]
             parts = [turns[place][0] for place in short]
-            whole = dict(
-                zip(short, self._hear([(part.track, part.window) for part in parts], WINDOW_SECONDS), strict=True)
-            )
+            whole = dict(zip(short, self._hear([(part.track, part.window) for part in parts], whole=True), strict=True))
             again = [(whole.get(place, turns[place][0]), turns[place][1]) for place in doubted]
             for place, hearing in zip(doubted, self._said(again, config.doubt_beam_size), strict=True):
                 said[place] = max(said[place], hearing, key=lambda each: (each.believed, each.logprob))
@@ -255,7 +287,7 @@ class SpeechEncoder:
                 if left >= 1.0 and each.reached >= 1.0:
                     unheard.append((part.track, Window(rest, part.window.end, left)))
                     languages.append(language)
-            turns = list(zip(self._hear(unheard, config.tail_seconds), languages, strict=True))
+            turns = list(zip(self._hear(unheard), languages, strict=True))
         return found
 
     def _said(self, turns: list[tuple[_Heard, str]], beam_size: int) -> list[_Said]:
@@ -265,7 +297,8 @@ class SpeechEncoder:
         for heard, language in turns:
             own = _likeliest(heard.languages)
             spoken.append(own if heard.languages[own] >= config.own_language else language)
-            seconds = heard.window.end - heard.window.start
+            # By the filled length, as in the batches: windows that are heard together may say equally much.
+            seconds = self._filled_seconds(heard.window) - config.tail_seconds
             caps.append(token_cap(seconds, config.max_tokens_per_second, TOKENS_AT_MOST))
         said: list[_Said] = [_UNSAID] * len(turns)
         for places in _groups(
@@ -307,7 +340,7 @@ class SpeechEncoder:
                         start=line.start,
                         end=line.end,
                         text=text,
-                        confidence=float(np.exp(np.mean(logprobs))),
+                        confidence=round(float(np.exp(np.mean(logprobs))), 4),
                         language=language,
                         words=words,
                     )
@@ -317,6 +350,14 @@ class SpeechEncoder:
 
 _Placed = tuple[Window, TranscriptSegment]  # a line, in seconds from the start of its window
 _UNSAID = _Said([], 0.0, -np.inf, False)
+
+
+def _spans_within(heard: _Heard) -> list[Window]:
+    """The spans of speech of a window, or rather what of them lies in it; none when it is a single one."""
+    window, probabilities = heard.window, heard.track.probabilities
+    bounds = [(max(start, window.start), min(end, window.end)) for start, end in heard.track.spans]
+    found = [Window(start, end, speech_within(probabilities, start, end)) for start, end in bounds if end > start]
+    return found if len(found) > 1 else []
 
 
 def _groups(keys: Sequence[Any], most: int) -> list[list[int]]:
@@ -333,8 +374,12 @@ def _likeliest(languages: dict[str, float]) -> str:
 
 def _later(line: TranscriptSegment, seconds: float) -> TranscriptSegment:
     """The line and its words, `seconds` later."""
-    words = [word.model_copy(update={"start": word.start + seconds, "end": word.end + seconds}) for word in line.words]
-    return line.model_copy(update={"start": line.start + seconds, "end": line.end + seconds, "words": words})
+
+    def moved(at: float) -> float:
+        return round(at + seconds, 3)
+
+    words = [word.model_copy(update={"start": moved(word.start), "end": moved(word.end)}) for word in line.words]
+    return line.model_copy(update={"start": moved(line.start), "end": moved(line.end), "words": words})
 
 
 def _vote(heard: list[_Heard]) -> dict[str, float]:

@@ -46,7 +46,7 @@ def words_of(tokenizer: Any, tokens: Sequence[int], starts: Sequence[float], log
             start=starts[start],
             end=starts[stop],
             text=text.strip(),
-            confidence=math.exp(sum(logprobs[start:stop]) / (stop - start)),
+            confidence=round(math.exp(sum(logprobs[start:stop]) / (stop - start)), 4),
         )
         for text, start, stop in spelled
     ]

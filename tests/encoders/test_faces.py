@@ -39,7 +39,7 @@ def photograph(name: str) -> np.ndarray:
 
 
 def clip(folder: Path, name: str) -> Frames:
-    return read_frames(folder / "good" / name, FrameSampling(short_side=480, max_frames=6), Limits())
+    return read_frames(folder / "good" / name, FrameSampling(strategy="fps", fps=2.0, max_frames=6), Limits())
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 12), (1, 12), (12, 12), (13, 12), (24, 12), (1000, 12), (7, 1)])

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.speech_quality import count_errors, known_words, normalised, read_clip, spoken_text, without_speech
+from bench.speech_quality import (
+    count_errors,
+    known_words,
+    mixed,
+    normalised,
+    over_radio,
+    read_clip,
+    spoken_text,
+    without_speech,
+)
 from encoders.speech import SpeechConfig, SpeechEncoder
 from encoders.speech_activity import WINDOW_SECONDS, speech_spans
 from encoders.speech_guards import Line, compression_ratio, lines_of, token_cap, without_loops
@@ -21,6 +30,7 @@ from encoders.whisper_runtimes import RATE_HZ, SECONDS_PER_TIMESTAMP
 from store.records import Float32, Sound, TranscriptAttributes
 from store.settings import Limits
 from tests.clips import spoken
+from tests.encoders.spoken_checks import holds_together, sound
 from workers.sound_decoding import read_sound
 
 ZERO = 50364  # Whisper's token for the time stamp 0.00
@@ -50,21 +60,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(cache: Path) -> SpeechEncoder:
     return SpeechEncoder(SpeechConfig(), cache)
-
-
-def sound(samples: Float32, start_seconds: float = 0.0) -> Sound:
-    return Sound(np.atleast_2d(samples), RATE_HZ, present=True, start_seconds=start_seconds)
-
-
-def holds_together(found: TranscriptAttributes, start: float, end: float) -> None:
-    """Lines in order, inside the sound, each with words and a believable number behind them."""
-    bounds = [bound for line in found.segments for bound in (line.start, line.end)]
-    assert bounds == sorted(bounds)
-    assert all(line.start < line.end for line in found.segments)
-    assert all(start <= bound <= end + 1e-3 for bound in bounds)
-    assert all(line.text == line.text.strip() != "" for line in found.segments)
-    assert all(0 < line.confidence <= 1 for line in found.segments)
-    assert 0 < found.speech_seconds <= end - start
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------
@@ -311,11 +306,21 @@ def test_times_after_silence_are_those_of_the_sound(encoder: SpeechEncoder, shar
     assert count_errors(said.text, spoken_text(found), "en").rate <= MOST_ERRORS
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_french_is_french(encoder: SpeechEncoder, shared_media: Path) -> None:
     found = encoder(read_clip(shared_media / "audio" / "voice_fr.wav"))
     assert found.language == "fr"
     assert "conservateur" in spoken_text(found)
+
+
+@pytest.mark.models
+def test_loud_music_does_not_hide_a_voice(encoder: SpeechEncoder, shared_media: Path) -> None:
+    name = "audio/libri_1272-128104-0000.wav"
+    jazz = read_clip(shared_media / "audio" / "music_jazz_vibe_ace.ogg").mono()
+    samples = mixed(read_clip(shared_media / name).mono(), jazz, -5)
+    said = known_words(shared_media)[name].text
+    assert count_errors(said, spoken_text(encoder(sound(samples))), "en").rate <= MOST_ERRORS
 
 
 # --- no words --------------------------------------------------------------------------------------------------------
@@ -337,6 +342,19 @@ def test_music_that_passes_the_gate_is_stopped_by_the_guard(
     credulous = SpeechEncoder(SpeechConfig(min_logprob=-100.0, doubt_logprob=-100.0), cache)
     assert spoken_text(credulous(music))  # Whisper writes words where nobody speaks
     assert encoder(music).segments == []
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_a_voice_that_noise_has_drowned_is_given_no_words(
+    encoder: SpeechEncoder, cache: Path, shared_media: Path
+) -> None:
+    name = "audio/libri_1272-128104-0000.wav"
+    drowned = sound(over_radio(read_clip(shared_media / name).mono(), 0, "radio"))
+    credulous = SpeechEncoder(SpeechConfig(min_logprob=-1.0, max_no_speech_prob=0.6), cache)
+    made_up = spoken_text(credulous(drowned))
+    assert count_errors(known_words(shared_media)[name].text, made_up, "en").rate > 1  # Whisper writes what nobody said
+    assert encoder(drowned).segments == []
 
 
 @pytest.mark.models

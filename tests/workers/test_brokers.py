@@ -116,9 +116,9 @@ def test_messages_wait_for_a_worker_and_are_worked_off(settings: Settings, tmp_p
 
     video = take_in(clip, Metadata(title="x"), settings, graph.objects, graph.catalogue).video
     graph.enqueue(graph.ready(video))
-    graph.send(graph.key(video, "vision"))  # delivered twice
+    graph.send(graph.key(video, "frames"))  # delivered twice
     depths = queue_depths(app)
-    assert (depths["vision"], depths["audio"], depths["transcript"], depths["text"]) == (2, 1, 1, 0)
+    assert (depths["frames"], depths["audio"], depths["transcript"], depths["text"]) == (2, 1, 1, 0)
     with worker(settings, "one"):
         deadline = time.monotonic() + 120
         while graph.states([video])[video.id][0] != "ready":
