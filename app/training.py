@@ -1,5 +1,8 @@
-"""Training what is learnt from the catalogue: its topics, and its fusion. A new model is brought in beside the served one
-(`workers.plans`): nothing is decoded or encoded for it, and it is served when every video has what it makes new."""
+"""Training what is learnt from the catalogue: its topics, and its fusion.
+
+A new model is brought in beside the served one (`workers.plans`): nothing is decoded or encoded for it, and it is
+served when every video has what it makes new.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pydantic import ValidationError
 
 from store.artifacts import learnt_model_card_key, learnt_model_key
 from store.errors import InputError
-from store.records import MODALITIES, Artifact, TextAttributes, TextPiece
+from store.records import MODALITIES, TextAttributes, TextPiece, Tokens
 from workers.plans import LearntModel, next_choice
 
 if TYPE_CHECKING:
@@ -124,14 +127,16 @@ def _training_videos(reelsense: ReelSense) -> dict[str, TrainingVideo]:
     found: dict[str, TrainingVideo] = {}
     for video in reelsense.catalogue.videos():
         artifacts = {name: reelsense.artifact(video, name) for name in MODALITIES}
-        tokens = {name: artifact.tokens() for name, artifact in artifacts.items() if _has_tokens(artifact)}
-        if tokens and all(artifact is not None for artifact in artifacts.values()):
+        if any(artifact is None for artifact in artifacts.values()):
+            continue  # not read to the end yet
+        tokens: dict[str, Tokens] = {
+            name: artifact.tokens()
+            for name, artifact in artifacts.items()
+            if artifact is not None and len(artifact.arrays["embeddings"])
+        }
+        if tokens:
             found[video.id] = TrainingVideo(tokens)
     return found
-
-
-def _has_tokens(artifact: Artifact | None) -> bool:
-    return artifact is not None and len(artifact.arrays["embeddings"]) > 0
 
 
 def _duration(reelsense: ReelSense, video_id: str) -> float:

@@ -27,12 +27,15 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from app.clips import fetch
-from encoders.catalogue import Place, chosen, config_of, load
+from encoders.catalogue import chosen, config_of, load
 from encoders.identity import code_digest, identity
+from encoders.specs import Place
 from store.artifacts import digest
 from store.records import Float32, Frames, Modality, Sound, TextPiece, Tokens
 from store.settings import Limits, Settings
-from workers.decoding import FrameSampling, read_frames, read_sound
+from workers.frame_decoding import read_frames
+from workers.frame_sampling import FrameSampling
+from workers.sound_decoding import read_sound
 
 MOST_SECONDS = 60.0
 LEAST_SECONDS = 2.0
@@ -194,8 +197,12 @@ def clips(media: Path, settings: Settings) -> list[Clip]:
     """All clips that last at least two seconds, from the cache or read now (minutes of CPU, once)."""
     specs = chosen(settings)
     made_by = digest(
-        {place: identity(specs[place], config_of(specs[place], settings)) for place in PLACES}
-        | {"code": code_digest("bench.fusion_clips:_Reader", "bench.fusion_clips:clauses", "workers.decoding")}
+        {place: identity(specs[place], config_of(specs[place], settings), settings.cache) for place in PLACES}
+        | {
+            "code": code_digest(
+                "bench.fusion_clips:_Reader", "bench.fusion_clips:clauses", "workers.decoding", "workers.frame_decoding"
+            )
+        }
     )
     folder = settings.cache / "bench" / f"fusion-{made_by}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,11 @@ Pair = tuple[str, str]
 
 
 def finished_together(events: Iterable[StoredEvent], durations: Mapping[str, float]) -> list[Pair]:
-    """Pairs of videos (ids in order) that one viewer finished or approved of, each with the next `NEXT` in time, so that a
-    viewer of a thousand videos does not outvote all others; as often as that was so.
+    """Pairs of videos (ids in order) that one viewer finished or approved of, as often as that was so: each with the
+    next `NEXT` in time, so that a viewer of a thousand videos does not outvote all others.
 
-    `events` are sorted by viewer, then by time (`Catalogue.all_events`); `durations` in seconds by video. Videos that are
-    not in it are passed over.
+    `events` are sorted by viewer, then by time (`Catalogue.all_events`); `durations` in seconds by video. Videos that
+    are not in it are passed over.
     """
     pairs: list[Pair] = []
     for _, acts in groupby(events, key=lambda event: event.user_id):

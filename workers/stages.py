@@ -37,9 +37,9 @@ from workers.words import WordsConfig
 class Stage:
     """One row of the graph.
 
-    `learnt` names the model learnt from the catalogue that it uses, if any. `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `places`: the encoders that
-    it calls. `code`: the modules, and functions of modules, whose code makes its result beside those
-    (see `encoders.identity.code_digest`).
+    `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `places`: the encoders that
+    it calls. `code`: the modules, and functions of modules, whose code makes its result beside those (see
+    `encoders.identity.code_digest`). `learnt`: the model learnt from the catalogue that it uses, if any.
     """
 
     name: str
@@ -138,7 +138,7 @@ def configs(settings: Settings) -> StageConfigs:
 
 
 def token_space(settings: Settings) -> str:
-    """16 hex digits that name the space of the tokens: a fusion holds for the encoders on whose tokens it was trained."""
+    """16 hex digits that name the encoders of the tokens: a fusion holds for those on whose tokens it was trained."""
     chosen_encoders = configs(settings).encoders
     return digest({place: identity(*chosen_encoders[place], settings.cache) for place in ("vision", "audio", "text")})
 
@@ -161,7 +161,7 @@ def versions(settings: Settings, learnt: Mapping[str, str] = MappingProxyType({}
             },
             "code": code_digest(*stage.code, f"workers.extraction:_{stage.name}"),
         }
-        if stage.learnt in learnt:
+        if stage.learnt is not None and stage.learnt in learnt:
             described["model"] = learnt[stage.learnt]
         result[stage.name] = digest(described)
     return result

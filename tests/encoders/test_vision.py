@@ -43,7 +43,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> VisionEncoder:
 
 @pytest.fixture(scope="module")
 def clip(shared_media: Path) -> Clip:
-    return cache(lambda name: read_frames(shared_media / name, FrameSampling(strategy="fps", fps=2.0, short_side=256), Limits()))
+    return cache(
+        lambda name: read_frames(shared_media / name, FrameSampling(strategy="fps", fps=2.0, short_side=256), Limits())
+    )
 
 
 @pytest.fixture(scope="module")
