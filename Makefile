@@ -36,11 +36,14 @@ $(PACKAGES)/complete:
 demo: setup
 	$(RUN) -m app.demo --data "$(DATA)" $(if $(VIDEOS),--videos "$(VIDEOS)")
 
+# Two tests at a time on two cores; the tests of a file stay together, for they share what is slow to make.
+PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: setup
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-all: setup
-	$(RUN) -m pytest -m ""
+	$(PYTEST) -m ""
 
 check: setup
 	$(RUN) -m ruff check .

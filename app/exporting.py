@@ -3,8 +3,8 @@
 `npy` writes a folder as MMRec and Cornac read it: `vision_feat.npy`, `audio_feat.npy`, `text_feat.npy` and
 `fused_feat.npy` (float32 [n_videos, dim]; row i is line i of `items.csv`), beside each a `..._mask.npy` (bool
 [n_videos]: false where the video lacks the modality, whose row is zeros), `items.csv` (`itemID,videoID,title`), and
-`manifest.json` with the stage versions. `parquet` writes one table `videos.parquet` with the same columns, null where a modality is missing, and the
-versions in the schema's metadata.
+`manifest.json` with the stage versions. `parquet` writes one table `videos.parquet` with the same columns, null where a
+modality is missing, and the versions in the schema's metadata.
 
 A modality's row is the mean of its tokens, weighted by salience: what one vector can say of many.
 """

@@ -43,9 +43,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> VisionEncoder:
 
 @pytest.fixture(scope="module")
 def clip(shared_media: Path) -> Clip:
-    return cache(
-        lambda name: read_frames(shared_media / name, FrameSampling(strategy="fps", fps=2.0, short_side=256), Limits())
-    )
+    sampling = FrameSampling(strategy="fps", fps=2.0, short_side=256)
+    return cache(lambda name: read_frames(shared_media / name, sampling, Limits()))
 
 
 @pytest.fixture(scope="module")
