@@ -61,7 +61,7 @@ def _speech(found: dict[str, Any]) -> list[Row]:
         (
             "noisy speech: words found behind our gate",
             percent(noisy["recall"]["gate"]),
-            f"{percent(noisy['recall']['usual_gate'])} behind the usual gate of 0.5; {len(noisy['kinds'])} kinds of noise",
+            f"{percent(noisy['recall']['usual_gate'])} behind the usual gate; {len(noisy['kinds'])} kinds of noise",
         )
     )
     rows.append(
