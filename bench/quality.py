@@ -50,6 +50,27 @@ def _speech(found: dict[str, Any]) -> list[Row]:
         invented = f"{row['invented_words_per_minute']:g} a minute"
         cost = f"{row['cpu_seconds_per_second_of_speech']:g} CPU s a second of speech"
         rows.append((f"transcripts, {name}: invented words", invented, cost))
+        above = sum(clip["error_rate"] > 0.15 for clip in row["clips"].values())
+        clips = f"{len(row['clips']) - above} of {len(row['clips'])}"
+        rows.append((f"transcripts, {name}: clips within 15 % errors", clips, "Japanese and Korean in characters"))
+    talkers = found["runtimes"]["ctranslate2 float32"]["two_talkers"]
+    heard = ", ".join(f"{side} {percent(rate)}" for side, rate in talkers.items())
+    rows.append(("two talkers in two channels: word errors", heard, "of the words known of each"))
+    noisy, onsets = found["noisy"], found["onsets"]
+    rows.append(
+        (
+            "noisy speech: words found behind our gate",
+            percent(noisy["recall"]["gate"]),
+            f"{percent(noisy['recall']['usual_gate'])} behind the usual gate; {len(noisy['kinds'])} kinds of noise",
+        )
+    )
+    rows.append(
+        (
+            "first word against the true onset",
+            f"{onsets['error_seconds_mean']:g} s",
+            f"mean over {onsets['clips']} clips set in silence; at most {onsets['error_seconds_most']:g} s",
+        )
+    )
     return rows
 
 

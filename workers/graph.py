@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from store.artifacts import artifact_key, from_bytes, to_bytes
+from store.artifacts import artifact_key, from_bytes, source_key, to_bytes
 from store.catalogue import Catalogue, Run, RunKey, Video
 from store.errors import InputError, PassingError, ReelsenseError
 from store.objects import ObjectStore
@@ -158,6 +158,11 @@ class Graph:
         except ReelsenseError as error:
             if error.code in _SPOILT and self._mend_needs(video, key):
                 bound.warning("stage waits for its needs again", code=error.code, message=error.message)
+            elif error.code == "store.missing" and self.objects.size(source_key(video.id)) is not None:
+                # It is there again: some stores have a moment without an object while it is written anew.
+                passing = PassingError("store.unavailable", f"An object was away for a moment: {error.message}")
+                self.catalogue.release(key, passing, traceback.format_exc())
+                raise passing from error
             elif isinstance(error, PassingError):
                 bound.warning("stage handed back", code=error.code, message=error.message)
                 self.catalogue.release(key, error, traceback.format_exc())

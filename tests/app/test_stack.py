@@ -130,7 +130,7 @@ def test_killed_worker_and_killed_broker_lose_nothing(undisturbed: Path, batch: 
         os.kill(brokers[0], signal.SIGKILL)
         until(
             lambda: any("valkey-server" in line for pid, line in descendants(up.pid).items() if pid not in brokers),
-            30,
+            90,
             "the broker did not come back",
         )
         answer = reelsense("reconcile", "--wait", "--json", "--data", data)

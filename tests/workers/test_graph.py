@@ -17,7 +17,7 @@ import pytest
 
 from store.artifacts import source_key
 from store.catalogue import Catalogue, RunKey, Video
-from store.errors import PassingError
+from store.errors import InputError, PassingError
 from store.objects import ObjectStore, open_objects
 from store.records import Metadata
 from store.settings import Settings, load_settings
@@ -382,3 +382,32 @@ def test_the_lease_is_renewed_while_a_stage_computes(tmp_path: Path, clip: Path)
         assert house.catalogue.claim(key, "another-host/2", 0.4) is None
     time.sleep(0.6)
     assert house.catalogue.claim(key, "another-host/2", 0.4) == 2
+
+
+class _Blinking:
+    """A store in which one object is away at the first look, as while it is written anew (seen on rclone)."""
+
+    def __init__(self, objects: ObjectStore, key: str) -> None:
+        self.objects, self.key, self.looks = objects, key, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.objects, name)
+
+    def get(self, key: str) -> bytes:
+        self.looks += key == self.key
+        if key == self.key and self.looks == 1:
+            raise InputError("store.missing", f"There is no object {key}.")
+        return self.objects.get(key)
+
+
+def test_a_need_that_is_away_for_a_moment_is_asked_for_again(ready_house: House, encoders: extraction.Encoders) -> None:
+    video = only(ready_house)
+    key = ready_house.graph.key(video, "vision")
+    ready_house.graph.discard(key)
+    need = next(item.key for item in ready_house.objects.list("artifacts/frames/"))
+    ready_house.graph.objects = _Blinking(ready_house.objects, need)  # type: ignore[assignment]
+    with pytest.raises(PassingError):
+        ready_house.graph.run(key, encoders)
+    run = ready_house.graph.run(key, encoders)
+    assert run is not None
+    assert (run.state, run.attempts) == ("done", 1)
