@@ -123,7 +123,7 @@ def _enough(count: int, config: TrainingConfig) -> None:
     if count < config.least_videos:
         raise InputError(
             "fusion.too_few_videos",
-            f"The catalogue holds {count} different videos to train a fusion on; it takes at least {config.least_videos}.",
+            f"The catalogue holds {count} different videos to train a fusion on; {config.least_videos} are needed.",
             hint="Add videos, or stay with the training-free fusion, which needs none.",
         )
 
