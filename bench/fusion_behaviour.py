@@ -37,11 +37,21 @@ SEEDS = (0, 1, 2)
 DRAWS = 2_000
 Float64 = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
-LASTFM = EngagementConfig(steps=120, popularity=0.5)
+LASTFM = EngagementConfig(steps=100, popularity=0.5)
 LASTFM_NETWORK: dict[str, Any] = {}
 # Training is judged by people of few videos, as those are who meet new ones, and by videos as rare as new ones are.
-TIKTOK = EngagementConfig(steps=80, people=1024, hidden=0.25, popularity=0.0, evenness=1.0)
-TIKTOK_NETWORK: dict[str, Any] = {}
+TIKTOK = EngagementConfig(
+    steps=60,
+    people=1024,
+    hidden=0.25,
+    popularity=0.0,
+    evenness=1.0,
+    temperature=0.3,
+    projection_rate=1e-4,
+    evaluate_every=10,
+    patience=3,
+)
+TIKTOK_NETWORK: dict[str, Any] = {"priors": {"image": 2.0, "audio": 1.0}}
 FEW, RARE, AS_NEW = 6, 3, 600
 
 
