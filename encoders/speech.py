@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from encoders.speech_activity import SpeechActivity, speech_spans
 from encoders.speech_channels import correlations, may_differ, speak_differently
-from encoders.speech_guards import compression_ratio, lines_of, token_cap, without_loops
+from encoders.speech_guards import compression_ratio, lines_of, token_cap, without_hasty_repeats, without_loops
 from encoders.speech_windows import Window, speech_within, windows_of
 from encoders.speech_words import settled, without_echoes, words_of
 from encoders.whisper_runtimes import (
@@ -316,7 +316,9 @@ class SpeechEncoder:
 
         config = self.config
         seconds = heard.window.end - heard.window.start
-        lines = without_loops(lines_of(generated.tokens, self._tokenizer.timestamp_begin, seconds), config.max_repeats)
+        lines = lines_of(generated.tokens, self._tokenizer.timestamp_begin, seconds)
+        lines = without_hasty_repeats(lines, config.max_tokens_per_second)
+        lines = without_loops(lines, config.max_repeats)
         tokens = [token for line in lines for token in line.tokens]
         if not tokens:
             return _UNSAID

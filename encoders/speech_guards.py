@@ -52,6 +52,20 @@ def without_loops(lines: list[Line], max_repeats: int) -> list[Line]:
     return lines
 
 
+def without_hasty_repeats(lines: list[Line], tokens_per_second: float) -> list[Line]:
+    """`lines` without those that say what the line before them said, faster than anybody speaks.
+
+    At the end of a window the decoder may write a sentence a second time into the rest of a second.
+    """
+    return [
+        line
+        for place, line in enumerate(lines)
+        if place == 0
+        or line.tokens != lines[place - 1].tokens
+        or len(line.tokens) <= tokens_per_second * (line.end - line.start)
+    ]
+
+
 def compression_ratio(text: str) -> float:
     """Bytes of the text over bytes of its zlib compression: far above 2 when it loops (Radford et al., 2022)."""
     raw = text.encode()

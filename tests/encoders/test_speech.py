@@ -24,7 +24,7 @@ from bench.speech_quality import (
 )
 from encoders.speech import SpeechConfig, SpeechEncoder
 from encoders.speech_activity import WINDOW_SECONDS, speech_spans
-from encoders.speech_guards import Line, compression_ratio, lines_of, token_cap, without_loops
+from encoders.speech_guards import Line, compression_ratio, lines_of, token_cap, without_hasty_repeats, without_loops
 from encoders.speech_windows import speech_within, windows_of
 from encoders.whisper_runtimes import RATE_HZ, SECONDS_PER_TIMESTAMP
 from store.records import Float32, Sound, TranscriptAttributes
@@ -229,6 +229,16 @@ def test_no_loop_is_left_and_nothing_else_is_lost(parts: list[list[int]], max_re
         whole = iter(by_start[line.start].tokens)
         assert line.tokens
         assert all(token in whole for token in line.tokens)
+
+
+def test_a_line_is_not_said_again_in_no_time() -> None:
+    sentence = tuple(range(20))
+    said, again = Line(0.0, 5.5, sentence), Line(5.5, 5.6, sentence)
+    assert without_hasty_repeats([said, again], 12.0) == [said]
+    other, slowly = Line(5.5, 5.6, (*sentence, 21)), Line(5.5, 8.0, sentence)
+    assert without_hasty_repeats([said, other], 12.0) == [said, other]
+    assert without_hasty_repeats([said, slowly], 12.0) == [said, slowly]
+    assert without_hasty_repeats([], 12.0) == []
 
 
 def test_what_repeats_compresses_and_speech_does_not() -> None:
