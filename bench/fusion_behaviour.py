@@ -78,7 +78,8 @@ def lastfm(folder: Path) -> Task:
     parts = [_matrix(rows[rows[:, 2] == part, :2], rows[:, 0].max() + 1, rows[:, 1].max() + 1) for part in range(3)]
     files = {"text": "all-MiniLM-L6-v2", "vggish": "vggish", "whisper": "whisper"}
     features = {name: np.load(folder / f"{file}.npy").astype(np.float32) for name, file in files.items()}
-    return Task("lastfm2k", *parts, np.arange(parts[0].shape[1]), features, "text", np.zeros(0, int))
+    train, valid, test = parts
+    return Task("lastfm2k", train, valid, test, np.arange(train.shape[1]), features, "text", np.zeros(0, int))
 
 
 def tiktok(folder: Path) -> Task:

@@ -7,7 +7,8 @@ For tokens t of the modalities m that a video has:
     h_t   = v_t K + modality embedding + time embedding         the key's side, `width` wide
     q     = a few learnt query tokens, which look at all h_t and are looked at by all h_t, `layers` times
     share = softmax within the modality of  log salience_t + beta c_t + u(h_t)
-    mass  = softmax over the modalities of  prior_m + f_m log mean salience_m - k_m log |sum of share_t v_t| + g(same of h_t)
+    mass  = softmax over the modalities of
+            prior_m + f_m log mean salience_m - k_m log |sum of share_t v_t| + g(sum of share_t h_t)
     w_t   = mass_m share_t
     vector = sum of w_t v_t, at unit length
 

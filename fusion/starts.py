@@ -74,8 +74,8 @@ def _start_of(name: str, videos: Sequence[Mapping[str, Tokens]], network: Networ
 
 
 def _principal(factor: Float64) -> tuple[Float64, Float64]:
-    """Eigenvalues [k] and eigenvectors [width, k] of `factor` [n, width] transposed times itself, by whichever of the two
-    products is the smaller."""
+    """Eigenvalues [k] and eigenvectors [width, k] of `factor` [n, width] transposed times itself, by whichever of the
+    two products is the smaller."""
     if len(factor) < factor.shape[1]:
         values, left = np.linalg.eigh(factor @ factor.T)
         seen = values > values[-1] * 1e-9
