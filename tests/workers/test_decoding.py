@@ -209,5 +209,5 @@ def test_containers_are_closed(tmp_path: Path) -> None:
     for _ in range(30):
         read_both()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert len(list(Path("/dev/fd").iterdir())) == descriptors
+    assert len(list(Path("/dev/fd").iterdir())) <= descriptors
     assert grown < 16, f"{grown:.0f} MiB"
