@@ -7,7 +7,8 @@ For tokens t of the modalities m that a video has:
     h_t   = v_t K + modality embedding + time embedding         the key's side, `width` wide
     q     = a few learnt query tokens, which look at all h_t and are looked at by all h_t, `layers` times
     share = softmax within the modality of  log salience_t + beta c_t + u(h_t)
-    mass  = softmax over the modalities of  prior_m + log mean salience_m + g(sum of share_t h_t)
+    mass  = softmax over the modalities of
+            prior_m + f_m log mean salience_m - k_m log |sum of share_t v_t| + g(sum of share_t h_t)
     w_t   = mass_m share_t
     vector = sum of w_t v_t, at unit length
 
@@ -15,8 +16,9 @@ Information passes between modalities through the queries alone: they are the bo
 "Attention Bottlenecks for Multimodal Fusion") and the latents of Perceiver (Jaegle et al. 2021). It decides the
 *weights* and never touches the *values*, so a token's weight is exactly its part in the vector: explanations are true
 by construction. c_t is the cosine of v_t and the salience-weighted mean of its modality, as in `fusion.attention`: with
-u and g at zero, where training begins, the network *is* that attention, and S_m its projection (or a whitening of the
-catalogue, with s_m for its mean; see `fusion.training`). Training learns the residuals R_m and b_m, and weight decay
+u, g and k at zero and f at one, where training begins, the network *is* that attention, and S_m its projection (or a
+whitening of the catalogue, with s_m for its mean; see `fusion.starts`). f and k say how much a half-empty modality, and
+one that contradicts itself, gives way. Training learns the residuals R_m and b_m, and weight decay
 pulls them back to where they began.
 
 As there, softmax within a modality first and the mean (not the sum) of salience between modalities make the result the
@@ -203,6 +205,8 @@ class AttentionNetwork(nn.Module):
         self.token_score, self.modality_score = nn.Linear(config.width, 1), nn.Linear(config.width, 1)
         self.prior = nn.Parameter(torch.tensor([math.log(config.priors.get(name, 1.0)) for name in names]))
         self.beta = nn.Parameter(torch.full((len(names),), config.centrality))
+        self.fullness = nn.Parameter(torch.ones(len(names)))
+        self.coherence = nn.Parameter(torch.zeros(len(names)))
         self._begin(generator)
 
     def _begin(self, generator: torch.Generator) -> None:
@@ -274,7 +278,13 @@ class AttentionNetwork(nn.Module):
             share = torch.where(attended[:, span], share, 0.0)
             summary = self.modality_norm((share[..., None] * keys[:, span]).sum(dim=1))
             fullness = inside.sum(dim=1) / given[:, span].sum(dim=1).clamp_min(1)
-            mass = self.prior[number] + fullness.clamp_min(1e-20).log() + self.modality_score(summary)[:, 0]
+            coherent = torch.linalg.vector_norm((share[..., None] * values).sum(dim=1), dim=1)
+            mass = (
+                self.prior[number]
+                + self.fullness[number] * fullness.clamp_min(1e-20).log()
+                - self.coherence[number] * coherent.clamp_min(1e-3).log()
+                + self.modality_score(summary)[:, 0]
+            )
             shares.append(share)
             masses.append(torch.where(present, mass, -math.inf))
         mass = torch.stack(masses, dim=1)

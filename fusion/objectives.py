@@ -92,11 +92,13 @@ def contrastive(
     config: ObjectiveConfig,
     log_q: Tensor | None = None,
     both: bool = True,
+    asked: Tensor | None = None,
 ) -> Tensor:
     """How badly row i of `one` [n, dim] finds row i of `other` among all of `other`, on average, and the other way.
 
     `apart` bool [n, n]: which pairs are of different videos. `log_q` [n]: logarithm of how likely each row of `other`
-    is to be in a batch. Rows without length in either take no part; without two rows that do, the loss is 0.
+    is to be in a batch. Rows without length in either take no part; without two rows that do, the loss is 0. `asked`
+    bool [n]: the rows that are averaged over; the others are wrong answers alone.
     """
     present = (one.detach().abs().amax(dim=1) > 0) & (other.detach().abs().amax(dim=1) > 0)
     if int(present.sum()) < 2:
@@ -104,16 +106,22 @@ def contrastive(
     scores = one[present] @ other[present].T / config.temperature
     right = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     allowed = apart[present][:, present] | right
-    losses = [_smoothed(scores if log_q is None else scores - log_q[present], allowed, right, config.smoothing)]
+    counted = present[present] if asked is None else asked[present]
+    if not counted.any():
+        return (one.sum() + other.sum()) * 0.0
+    losses = [
+        _smoothed(scores if log_q is None else scores - log_q[present], allowed, config.smoothing)[counted].mean()
+    ]
     if both:
-        losses.append(_smoothed(scores.T, allowed.T, right, config.smoothing))
+        losses.append(_smoothed(scores.T, allowed.T, config.smoothing)[counted].mean())
     return torch.stack(losses).mean()
 
 
-def _smoothed(scores: Tensor, allowed: Tensor, right: Tensor, smoothing: float) -> Tensor:
+def _smoothed(scores: Tensor, allowed: Tensor, smoothing: float) -> Tensor:
+    """[n]: cross-entropy of the right answers on the diagonal, `smoothing` of it spread evenly over what is allowed."""
     log_share = torch.where(allowed, scores, -math.inf).log_softmax(dim=1)
     even = torch.where(allowed, log_share, 0.0).sum(dim=1) / allowed.sum(dim=1)
-    return -((1 - smoothing) * log_share[right] + smoothing * even).mean()
+    return -((1 - smoothing) * log_share.diagonal() + smoothing * even)
 
 
 def objective(
@@ -122,11 +130,12 @@ def objective(
     apart: Tensor,
     config: ObjectiveConfig,
     partners: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    asked: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss over a batch of two views for each video, and its parts by name.
 
     `partners`: of the videos that have any, their vectors, those of a video finished by the same people, the logarithm
-    of how likely each of these is drawn, and which pairs are apart.
+    of how likely each of these is drawn, and which pairs are apart. `asked`: see `contrastive`.
     """
     losses: dict[str, Tensor] = {}
     counts: Mapping[str, float] = {
@@ -136,18 +145,20 @@ def objective(
         "engagement": config.engagement,
     }
     if config.parts:
-        losses["parts"] = contrastive(first.vectors, second.vectors, apart, config)
+        losses["parts"] = contrastive(first.vectors, second.vectors, apart, config, asked=asked)
     modalities = first.alone.shape[1]
     pairs = [(one, other) for one in range(modalities) for other in range(modalities) if one != other]
     if config.agreement and pairs:
-        found = [contrastive(first.alone[:, one], second.alone[:, other], apart, config) for one, other in pairs]
+        found = [
+            contrastive(first.alone[:, one], second.alone[:, other], apart, config, asked=asked) for one, other in pairs
+        ]
         losses["agreement"] = torch.stack(found).mean()
     if config.masked and modalities > 1:
         found = []
         for one, other in ((first, second), (second, first)):
             for number in range(modalities):
                 target = other.alone[:, number].detach()
-                found.append(contrastive(one.foretold[:, number], target, apart, config, both=False))
+                found.append(contrastive(one.foretold[:, number], target, apart, config, both=False, asked=asked))
         losses["masked"] = torch.stack(found).mean()
     if partners is not None and config.engagement:
         vectors, theirs, log_q, their_apart = partners

@@ -27,7 +27,9 @@ from fusion.projection import projection
 from store.records import Tokens
 
 Float64 = npt.NDArray[np.float64]
-MOST_ROWS = 8192  # the decomposition of so many rows takes seconds; more rows tell little that is new
+# The decomposition takes seconds with so many; more tell little that is new.
+MOST_VIDEOS = 20_000
+MOST_TOKENS = 16  # of one video, evenly spread over it
 
 
 class StartConfig(BaseModel):
@@ -35,7 +37,7 @@ class StartConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     strength: float = Field(1.0, ge=0, le=1)
-    shrinkage: float = Field(1.0, gt=0, le=1e6)
+    shrinkage: float = Field(0.1, gt=0, le=1e6)
     within: float = Field(0.5, ge=0, le=1)
     centre: float = Field(1.0, ge=0, le=1, description="How much of the mean is taken away.")
 
@@ -46,12 +48,11 @@ def starts_of(videos: Sequence[Mapping[str, Tokens]], network: NetworkConfig, co
 
 
 def _start_of(name: str, videos: Sequence[Mapping[str, Tokens]], network: NetworkConfig, config: StartConfig) -> Start:
-    rows = [_rows(video[name]) for video in videos if name in video and len(video[name])]
+    rows = [_rows(video[name]) for video in videos[:MOST_VIDEOS] if name in video and len(video[name])]
     rows = [found for found in rows if len(found)]
     if len(rows) < 2 or config.strength == 0:
         return random_start(name, network.widths[name], network)
-    most = max(1, MOST_ROWS // len(rows))
-    rows = [found[np.linspace(0, len(found) - 1, min(len(found), most)).astype(int)] for found in rows[:MOST_ROWS]]
+    rows = [found[np.linspace(0, len(found) - 1, min(len(found), MOST_TOKENS)).astype(int)] for found in rows]
     means = np.stack([found.mean(axis=0) for found in rows])
     mean = means.mean(axis=0)
     # A factor F with F'F = C: rows weighted so that every video counts once.
@@ -60,18 +61,28 @@ def _start_of(name: str, videos: Sequence[Mapping[str, Tokens]], network: Networ
         share = 1 / math.sqrt(len(found) * len(rows))
         parts.append((found - middle) * share)
         parts.append((middle - mean)[None] * math.sqrt((1 - config.within) / len(rows)))
-    factor = np.concatenate(parts)
-    _, singular, directions = np.linalg.svd(factor, full_matrices=False)
-    variance = np.square(singular)
+    variance, directions = _principal(np.concatenate(parts))
     floor = config.shrinkage * variance.sum() / network.widths[name]
     if not floor > 0:
         return random_start(name, network.widths[name], network)
     # (C + floor I)^(-strength / 2) * floor^(strength / 2): the identity off the directions that were seen.
     gains = ((variance + floor) / floor) ** (-config.strength / 2) - 1.0
     joint = projection(name, network.widths[name], network.dim, network.seed).astype(np.float64)
-    matrix = (joint + (directions.T * gains) @ (directions @ joint)) / math.sqrt(network.widths[name])
+    matrix = (joint + (directions * gains) @ (directions.T @ joint)) / math.sqrt(network.widths[name])
     shift = -config.centre * mean @ matrix
     return Start(torch.from_numpy(matrix.astype(np.float32)), torch.from_numpy(shift.astype(np.float32)))
+
+
+def _principal(factor: Float64) -> tuple[Float64, Float64]:
+    """Eigenvalues [k] and eigenvectors [width, k] of `factor` [n, width] transposed times itself, by whichever of the
+    two products is the smaller."""
+    if len(factor) < factor.shape[1]:
+        values, left = np.linalg.eigh(factor @ factor.T)
+        seen = values > values[-1] * 1e-9
+        directions = (factor.T @ left[:, seen]) / np.sqrt(values[seen])
+        return values[seen], directions
+    values, directions = np.linalg.eigh(factor.T @ factor)
+    return np.maximum(values, 0.0), directions
 
 
 def _rows(tokens: Tokens) -> Float64:

@@ -313,7 +313,7 @@ def _read(data: bytes) -> tuple[dict[str, Any], Arrays]:
         facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][ENTRY])
         if facts["format"] != FORMAT:
             raise _bad(f"its format is {facts['format']!r}, not {FORMAT}")
-        facts["digest"], facts["network"]  # noqa: B018 - both must be there
+        facts["digest"], facts["network"]
         return facts, load(data)
     except ModelError:
         raise

@@ -2,8 +2,10 @@
 
 Two views of a video are either what lies before and after a moment of it (a time crop, so that the parts share not one
 token), or two random subsets of its tokens (as another frame rate would give them). Of each, at most so many tokens of
-a modality are kept, some features are blanked, and some modalities are left out. All of it is drawn from a generator
-seeded by the run, the step and the video alone: whoever computes the view, and wherever, it is the same.
+a modality are kept, and some features are blanked. Modalities are left out of one of the two alone: of two views that
+share no modality nothing could be learnt but what modalities have in common, and a small catalogue cannot teach that;
+such pairs would drown the others. All of it is drawn from a generator seeded by the run, the step and the video alone:
+whoever computes the view, and wherever, it is the same.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ class ViewConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     most_tokens: int = Field(12, ge=1, le=4096, description="Most tokens of one modality in a view.")
-    crops: float = Field(0.7, ge=0, le=1, description="Share of pairs that are cut at a moment.")
+    crops: float = Field(1.0, ge=0, le=1, description="Share of pairs that are cut at a moment, where there is time.")
     kept: float = Field(0.6, gt=0, le=1, description="Share of the tokens in the other pairs' views.")
-    modality_dropout: float = Field(0.3, ge=0, lt=1, description="Share of modalities left out of a view.")
+    modality_dropout: float = Field(0.3, ge=0, lt=1, description="Share of modalities left out of one view.")
     feature_dropout: float = Field(0.1, ge=0, lt=1, description="Share of an embedding's entries that are blanked.")
     recordings: float = Field(
         0.7, ge=0, le=1, description="Share of views taken of another recording, if there is one."
@@ -69,11 +71,16 @@ def two_views(video: TrainingVideo, generator: np.random.Generator, config: View
     crop = generator.random() < config.crops and duration > 0
     share = generator.uniform(0.35, 0.65)
     turned = bool(generator.random() < 0.5)
+    poorer = int(generator.integers(2))
+    coins = np.random.Generator(np.random.PCG64(int(generator.integers(2**63))))
+    state = coins.bit_generator.state
     parts = []
     for number, recording in enumerate(recordings):
         later = (number == 1) != turned
-        part = _cropped(recording, share, later, generator) if crop else _thinned(recording, config.kept, generator)
-        parts.append(_view(part or recording, duration, generator, config))
+        coins.bit_generator.state = state
+        part = _cropped(recording, share, later, coins) if crop else _thinned(recording, config.kept, generator)
+        dropout = config.modality_dropout if number == poorer else 0.0
+        parts.append(_view(part or recording, duration, generator, config, dropout))
     return parts[0], parts[1]
 
 
@@ -81,7 +88,7 @@ def one_view(video: TrainingVideo, generator: np.random.Generator, config: ViewC
     """A part of a video by itself."""
     recording = _recording(video, generator, config)
     part = _thinned(recording, config.kept, generator) or recording
-    return _view(part, duration_of(video.tokens), generator, config)
+    return _view(part, duration_of(video.tokens), generator, config, 0.0)
 
 
 def _recording(video: TrainingVideo, generator: np.random.Generator, config: ViewConfig) -> Mapping[str, Tokens]:
@@ -91,10 +98,10 @@ def _recording(video: TrainingVideo, generator: np.random.Generator, config: Vie
 
 
 def _cropped(
-    recording: Mapping[str, Tokens], share: float, later: bool, generator: np.random.Generator
+    recording: Mapping[str, Tokens], share: float, later: bool, coins: np.random.Generator
 ) -> dict[str, Tokens]:
-    """What lies before, or after, that share of the recording. A token that spans all of it (a title) is in either by
-    the toss of a coin."""
+    """What lies before, or after, that share of the recording. A token that spans all of it (a title) is in one of the
+    two by the toss of a coin: in both, it would give the answer away."""
     duration = duration_of(recording)
     cut = share * duration
     found = {}
@@ -104,7 +111,7 @@ def _cropped(
             continue
         middle = (part.start_seconds + part.end_seconds) / 2
         whole = part.end_seconds - part.start_seconds > 0.9 * duration
-        chosen = np.where(whole, generator.random(len(part)) < 0.5, (middle >= cut) if later else (middle < cut))
+        chosen = np.where(whole, (coins.random(len(part)) < 0.5) == later, (middle >= cut) == later)
         if chosen.any():
             found[name] = _taken(part, np.flatnonzero(chosen))
     return found
@@ -121,7 +128,13 @@ def _thinned(recording: Mapping[str, Tokens], kept: float, generator: np.random.
     return found
 
 
-def _view(tokens: Mapping[str, Tokens], duration: float, generator: np.random.Generator, config: ViewConfig) -> View:
+def _view(
+    tokens: Mapping[str, Tokens],
+    duration: float,
+    generator: np.random.Generator,
+    config: ViewConfig,
+    modality_dropout: float,
+) -> View:
     shown: dict[str, Tokens] = {}
     for name in sorted(tokens):
         part = tokens[name]
@@ -136,7 +149,7 @@ def _view(tokens: Mapping[str, Tokens], duration: float, generator: np.random.Ge
             blanked[:, blank] = 0.0
         shown[name] = Tokens(blanked, part.start_seconds, part.end_seconds, part.salience)
     usable = [name for name, part in shown.items() if part.salience.any()]
-    attended = [name for name in usable if generator.random() >= config.modality_dropout]
+    attended = [name for name in usable if generator.random() >= modality_dropout]
     if not attended and usable:
         attended = [usable[int(generator.integers(len(usable)))]]
     return View(shown, frozenset(attended), duration)
