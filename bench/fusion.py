@@ -46,7 +46,7 @@ from fusion.network import NetworkConfig
 from fusion.trained import TrainedFusion
 from fusion.training import TrainingConfig, train
 from fusion.views import TrainingVideo
-from store.records import MODALITIES, Float32, Modality
+from store.records import MODALITIES, Float32, Modality, Tokens
 from store.settings import load_settings
 
 WIDTHS: dict[Modality, int] = {"vision": 1280, "audio": 178, "text": 384}
@@ -70,7 +70,8 @@ def folds_of(found: Sequence[Clip], seed: int, count: int) -> npt.NDArray[np.int
 
 def training_video(clip: Clip) -> TrainingVideo:
     """A clip as training takes it."""
-    return TrainingVideo(clip.whole(), [clip.whole(*recording) for recording in RECORDINGS], clip.source.group)
+    recordings = [named(clip.whole(*recording)) for recording in RECORDINGS]
+    return TrainingVideo(named(clip.whole()), recordings, clip.source.group)
 
 
 def trained_on(videos: Mapping[str, TrainingVideo], seed: int, **changed: Any) -> TrainedFusion:
@@ -80,6 +81,11 @@ def trained_on(videos: Mapping[str, TrainingVideo], seed: int, **changed: Any) -
     return train(videos, network, config).fusion
 
 
+def named(tokens: TokenSet) -> dict[str, Tokens]:
+    """The same tokens, by any name."""
+    return {str(name): part for name, part in tokens.items()}
+
+
 def row_of(fusion: TrainedFusion) -> Row:
     """A trained fusion as a row."""
 
@@ -87,7 +93,7 @@ def row_of(fusion: TrainedFusion) -> Row:
         able = [place for place, tokens in enumerate(videos) if usable(tokens)]
         vectors = np.zeros((len(videos), fusion.config.dim), np.float32)
         if able:
-            vectors[able] = fusion.vectors([dict(videos[place]) for place in able])
+            vectors[able] = fusion.vectors([named(videos[place]) for place in able])
         return vectors
 
     return row
@@ -140,7 +146,7 @@ def measured(found: Sequence[Clip], seeds: Sequence[int], count: int, **changed:
             runs["trained"].append(tasks.run(row_of(fusion), tested))
             unseen = [clip.whole() for clip, out in zip(found, tested, strict=True) if out]
             if seed == seeds[0]:
-                curves.append(deletion([dict(tokens) for tokens in unseen], fusion.fuse_any, seed))
+                curves.append(deletion([named(tokens) for tokens in unseen], fusion.fuse_any, seed))
         for name, run in runs.items():
             rows[name].append(together(run))
         print(f"seed {seed}: " + line("trained", [rows["trained"][-1]]), flush=True)
@@ -172,8 +178,8 @@ def line(name: str, seeds: Sequence[dict[str, dict[str, float]]]) -> str:
 
 
 def real_clips(media: Path) -> list[Clip]:
-    """The clips of the bench: those of which either half has something to go by, but for the room's tone, which is mixed
-    into others."""
+    """The clips of the bench: those of which either half has something to go by, but for the room's tone, which is
+    mixed into others."""
     found = clips(media, load_settings())
     return [clip for clip in found if clip.source.name != ROOM and usable(clip.half(0)) and usable(clip.half(1))]
 
