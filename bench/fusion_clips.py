@@ -1,7 +1,7 @@
 """Tokens of real clips for `bench.fusion`: each clip in two halves, and the same again as other recordings of it.
 
-A clip is decoded and encoded once, by the encoders of the model set; tokens are kept in the cache directory, named by
-what made them, so a second run reads them back in a second. Per clip:
+A clip is decoded and encoded once, by the encoders of the model set; tokens are kept under the cache directory, named
+by what made them, so a second run reads them back in a second. Per clip:
 
 - *pictures*: a token each half second, and again mirrored left to right and darkened;
 - *sound* of either half: as it is, slower and lower (6 %), faster and higher (6 %), at a quarter of its amplitude, and

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from store.errors import ModelError
@@ -74,9 +73,11 @@ def load_state(path: Path, state: State) -> None:
     """Bring a run to where its checkpoint was written. Raises `fusion.bad_checkpoint`, and leaves no half-loaded run
     behind: whoever gets the error starts anew."""
     try:
-        with safe_open(str(path), framework="pt") as stream:
-            facts = json.loads(stream.metadata()[ENTRY])
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
+        # Read whole and not mapped: a file that shrinks while it is mapped kills the process.
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][ENTRY])
+        tensors: dict[str, Tensor] = load(data)
         same = facts["format"] == FORMAT and facts["identity"] == state.identity
     except Exception as error:
         raise _bad(path, f"it cannot be read: {type(error).__name__}") from error

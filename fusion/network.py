@@ -50,7 +50,7 @@ TIME_FEATURES = 2 * (SHARE_BANDS + SECOND_BANDS) + 2
 class NetworkConfig(BaseModel):
     """The shape of the network. Together with the weights it decides every fused vector."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     widths: dict[str, int] = Field(description="Width of the embeddings of each modality.")
     priors: dict[str, float] = Field(default_factory=dict, description="Where their masses begin; 1 if absent.")
     dim: int = Field(256, ge=2, le=4096, description="Width of the joint space; a power of two.")

@@ -28,7 +28,7 @@ from fusion.network import AttentionNetwork, Projected, TokenBatch, pooled
 class ObjectiveConfig(BaseModel):
     """What each objective counts, and how sharply vectors are told apart."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     parts: float = Field(1.0, ge=0)
     agreement: float = Field(0.1, ge=0)
     masked: float = Field(0.1, ge=0)

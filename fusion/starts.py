@@ -35,7 +35,7 @@ MOST_TOKENS = 16  # of one video, evenly spread over it
 class StartConfig(BaseModel):
     """How much of the catalogue goes into where training begins. `strength` 0 is the training-free projection."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     strength: float = Field(1.0, ge=0, le=1)
     shrinkage: float = Field(0.1, gt=0, le=1e6)
     within: float = Field(0.5, ge=0, le=1)

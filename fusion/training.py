@@ -40,13 +40,13 @@ LOOKS = 6  # draws of views at each look at the held-out videos
 class TrainingConfig(BaseModel):
     """All that decides a run besides its videos and the network's shape."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     seed: int = Field(0, ge=0)
     steps: int = Field(300, ge=1, description="Most steps of the optimiser.")
     batch: int = Field(128, ge=2, description="Most videos in a batch, over all processes.")
-    learning_rate: float = Field(1e-3, gt=0, description="Of the attention, at the end of the warm-up.")
-    projection_rate: float = Field(1e-4, ge=0, description="Of the projections.")
-    scalar_rate: float = Field(0.02, ge=0, description="Of the few numbers that weigh the modalities.")
+    learning_rate: float = Field(1e-3, gt=0, le=1e3, description="Of the attention, at the end of the warm-up.")
+    projection_rate: float = Field(1e-4, ge=0, le=1e3, description="Of the projections.")
+    scalar_rate: float = Field(0.02, ge=0, le=1e3, description="Of the few numbers that weigh the modalities.")
     weight_decay: float = Field(0.01, ge=0, description="Of the attention's matrices (AdamW).")
     projection_decay: float = Field(10.0, ge=0, description="Pulls the projections back to where they began.")
     warm_up: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the rate rises.")
