@@ -9,6 +9,9 @@
   right ones, so popular videos would be punished for being popular; subtracting the logarithm of that probability
   undoes it (logQ correction, Bengio & Senecal 2003; Yi et al. 2019).
 
+Agreement and the masked modality count little: a few dozen videos cannot teach what sound goes with what picture, and
+at a tenth of the whole they had the projections forget what they knew (on real clips, MRR .87 instead of .91).
+
 All have label smoothing (Szegedy et al. 2016), in which videos of the same group have no part.
 """
 
@@ -30,11 +33,11 @@ class ObjectiveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     parts: float = Field(1.0, ge=0)
-    agreement: float = Field(0.1, ge=0)
-    masked: float = Field(0.1, ge=0)
+    agreement: float = Field(0.02, ge=0)
+    masked: float = Field(0.02, ge=0)
     engagement: float = Field(1.0, ge=0)
-    temperature: float = Field(0.1, gt=0, le=10)
-    smoothing: float = Field(0.05, ge=0, lt=1)
+    temperature: float = Field(0.05, gt=0, le=10)
+    smoothing: float = Field(0.02, ge=0, lt=1)
 
 
 class Heads(nn.Module):

@@ -38,13 +38,13 @@ class ViewConfig(BaseModel):
     """How views are drawn. Shares are probabilities, 0..1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    most_tokens: int = Field(12, ge=1, le=4096, description="Most tokens of one modality in a view.")
+    most_tokens: int = Field(8, ge=1, le=4096, description="Most tokens of one modality in a view.")
     crops: float = Field(1.0, ge=0, le=1, description="Share of pairs that are cut at a moment, where there is time.")
     kept: float = Field(0.6, gt=0, le=1, description="Share of the tokens in the other pairs' views.")
     modality_dropout: float = Field(0.3, ge=0, lt=1, description="Share of modalities left out of one view.")
-    feature_dropout: float = Field(0.1, ge=0, lt=1, description="Share of an embedding's entries that are blanked.")
+    feature_dropout: float = Field(0.0, ge=0, lt=1, description="Share of an embedding's entries that are blanked.")
     recordings: float = Field(
-        0.7, ge=0, le=1, description="Share of views taken of another recording, if there is one."
+        0.3, ge=0, le=1, description="Share of views taken of another recording, if there is one."
     )
 
 
