@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -215,8 +216,11 @@ def train_fusion(
 ) -> None:
     """Train the attention that makes one vector of a video, on this catalogue's own tokens and events."""
     from app.tables import show_fusion, training_progress
+    from app.training import leads
 
-    with contextlib.nullcontext() if as_json else training_progress() as on_progress:
+    if not leads():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends; the first one says it all
+    with contextlib.nullcontext() if as_json or not leads() else training_progress() as on_progress:
         answer(
             as_json,
             data,

@@ -6,6 +6,7 @@ served when every video has what it makes new.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,9 @@ def train_fusion(
     """Train the attention on the stored tokens of the catalogue, and on what the same people finish, and send what it
     makes new. A run that was stopped goes on from its checkpoint.
 
+    Under torchrun every process calls this, each computes its share of a batch, and the first (see `leads`) brings the
+    fusion in. On a GPU, `precision = "bfloat16"` makes it mixed precision; on a CPU that would be slower, and is left.
+
     Raises `fusion.too_few_videos`, `fusion.not_finite`, `fusion.training_failed`, `request.invalid`.
     """
     from fusion.attention import FusionConfig
@@ -81,7 +85,7 @@ def train_fusion(
     durations = {video: _duration(reelsense, video) for video in videos}
     pairs = finished_together(reelsense.catalogue.all_events(), durations)
     try:
-        given = {"seed": seed} | ({} if steps is None else {"steps": steps})
+        given = {"seed": seed, **_device(reelsense)} | ({} if steps is None else {"steps": steps})
         config = TrainingConfig.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
@@ -95,9 +99,28 @@ def train_fusion(
     TrainedFusion.from_bytes(data, trained.fusion.version)
     card = card_of(trained.facts, date=datetime.now(UTC).strftime("%Y-%m-%d"))
     version = f"{trained.fusion.version}-{token_space(reelsense.settings)}"
-    _bring_in(reelsense, "fusion", version, data, markdown(card))
-    checkpoint.unlink(missing_ok=True)
+    if leads():
+        _bring_in(reelsense, "fusion", version, data, markdown(card))
+        checkpoint.unlink(missing_ok=True)
     return {"model": version, "card": card}
+
+
+def leads() -> bool:
+    """Whether this is the only process of a training, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _device(reelsense: ReelSense) -> dict[str, str]:
+    """Where training runs, and in which arithmetic, as the settings ask for and the machine has."""
+    import torch
+
+    asked = reelsense.settings.device
+    if asked.startswith("cuda") or (asked == "auto" and torch.cuda.is_available()):
+        return {
+            "device": "cuda",
+            "precision": "bfloat16" if reelsense.settings.precision == "bfloat16" else "float32",
+        }
+    return {"device": "cpu"}
 
 
 def _trained(

@@ -3,6 +3,11 @@ re-fuses without decoding or encoding, and is served when it is whole."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from store.errors import InputError, ReelsenseError
 from store.records import Float32, Tokens
 from store.settings import load_settings
 from tests import clips
+from tests.app.commands import free_port
 from workers import extraction
 from workers.plans import plans
 from workers.stages import token_space
@@ -95,6 +101,25 @@ def test_too_small_a_catalogue_says_how_many_are_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         ReelSense(load_settings(data=tmp_path)).train_fusion()
     assert caught.value.code == "fusion.too_few_videos"
+
+
+@pytest.mark.models
+def test_two_processes_of_torchrun_train_one_fusion(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "data", tmp_path / "data")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(free_port()), "-m", "app.cli", "train", "fusion", "--seed", "1", "--steps", "4"]
+    ran = subprocess.run(
+        [*command, "--json", "--data", str(tmp_path / "data")],
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr.decode()[-3000:]
+    document = json.loads(ran.stdout)  # one document: the other process prints none
+    assert document["card"]["processes"] == 2
+    reelsense = ReelSense(load_settings(data=tmp_path / "data"))
+    assert reelsense.catalogue.choices()["fusion.next"] == document["model"]
 
 
 def test_a_fusion_of_other_encoders_is_passed_over(tmp_path: Path) -> None:
