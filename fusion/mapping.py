@@ -73,6 +73,7 @@ def item_factors(histories: Sequence[npt.NDArray[np.intp]], videos: int, count: 
     kept = np.argsort(-squares)[:count]
     found = np.zeros((videos, count))
     found[:, : len(kept)] = (basis @ turn[:, kept]) * np.maximum(squares[kept], 0.0) ** 0.25
+    found[seen == 0] = 0.0  # not even rounding error
     scale = math.sqrt(np.square(found).sum() / len(warm))
     return found / scale if scale > 0 else found
 
