@@ -16,7 +16,7 @@ scores while training, so that vectors need not (as logit adjustment does, Menon
 videos count as much as popular ones among the answers, for new ones are rare.
 
 Modalities are left out of videos at random and entries of embeddings blanked, as in `fusion.views`. Projections begin
-where `fusion.starts` says and are pulled back there. Everything is drawn from (seed, step): the same histories give the
+where `fusion.mapping` says and are pulled back there: the closed form finds in a second what hundreds of steps do not. Everything is drawn from (seed, step): the same histories give the
 same bytes on one machine. Of the networks looked at on the way, the one that `judge` likes best is returned.
 """
 
@@ -36,7 +36,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fusion.batches import batch_of, check_tokens
+from fusion.mapping import MappingConfig, mapped_starts
 from fusion.network import AttentionNetwork, NetworkConfig, Projected, TokenBatch, pooled
+from fusion.optimising import optimiser_of, rate_at
 from fusion.starts import StartConfig, starts_of
 from fusion.trained import TrainedFusion
 from fusion.training import Training
@@ -63,15 +65,17 @@ class EngagementConfig(BaseModel):
     modality_dropout: float = Field(0.1, ge=0, lt=1, description="Share of a video's modalities left out.")
     feature_dropout: float = Field(0.1, ge=0, lt=1, description="Share of an embedding's entries that are blanked.")
     learning_rate: float = Field(1e-3, gt=0, description="Of the attention, at the end of the warm-up.")
-    projection_rate: float = Field(1e-3, ge=0, description="Of the projections.")
+    projection_rate: float = Field(0.3, ge=0, description="Of the projections, in units of their entries.")
+    scalar_rate: float = Field(0.01, ge=0, description="Of the few numbers that weigh the modalities.")
     weight_decay: float = Field(0.01, ge=0, description="Of the attention's matrices (AdamW).")
-    projection_decay: float = Field(0.1, ge=0, description="Pulls the projections back to where they began.")
+    projection_decay: float = Field(0.01, ge=0, description="Pulls the projections back to where they began.")
     warm_up: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the rate rises.")
     clip: float = Field(1.0, gt=0, description="Longest gradient.")
     evaluate_every: int = Field(20, ge=1, description="Steps between two looks of the judge.")
     patience: int = Field(4, ge=1, description="Looks without gain after which training ends.")
     least_people: int = Field(8, ge=2, description="With fewer who saw two videos there is nothing to learn from.")
     start: StartConfig = Field(default_factory=StartConfig)
+    mapping: MappingConfig = Field(default_factory=MappingConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,14 +133,19 @@ class _Run:
         judge: Judge | None,
     ) -> None:
         self.videos, self.histories, self.config, self.judge = videos, histories, config, judge
-        self.network = AttentionNetwork(network, starts_of(videos, network, config.start))
-        self.optimiser = _optimiser(self.network, config)
+        starts, masses = mapped_starts(
+            videos, histories, network, config.mapping, starts_of(videos, network, config.start)
+        )
+        self.network = AttentionNetwork(network, starts)
+        with torch.no_grad():
+            self.network.prior.add_(torch.tensor([math.log(masses[name]) for name in network.modalities]))
+        self.optimiser = optimiser_of(self.network, config)
         counts = np.bincount(np.concatenate(histories), minlength=len(videos))
         self.log_count = torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32))
 
     def go(self) -> Training:
         config, history, losses = self.config, [], []
-        best, best_score, waited, step = self._copy(), -math.inf, 0, 0
+        best, best_score, best_step, waited, step = self._copy(), -math.inf, 0, 0, 0
         if self.judge is not None:
             best_score = self.judge(self._all_vectors())
             history.append({"step": 0, "judged": best_score})
@@ -150,7 +159,7 @@ class _Run:
                 )
                 waited = 0 if score > best_score else waited + 1
                 if score > best_score:
-                    best, best_score = self._copy(), score
+                    best, best_score, best_step = self._copy(), score, step
         if self.judge is not None:
             self.network.load_state_dict(best)
         fusion = TrainedFusion.of(self.network)
@@ -160,6 +169,7 @@ class _Run:
             "people": len(self.histories),
             "interactions": sum(map(len, self.histories)),
             "steps": step,
+            "best_step": step if self.judge is None else best_step,
             "losses": losses,
             "history": history,
             "network": self.network.config.model_dump(mode="json"),
@@ -189,7 +199,7 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * _rate_at(number, config)
+            group["lr"] = group["peak"] * rate_at(number, config)
         self.optimiser.step()
         return float(loss.detach())
 
@@ -263,33 +273,3 @@ def engagement_loss(vectors: Tensor, asked: Step, popularity: Tensor, worth: Ten
     lost = torch.logaddexp(scores, wrong) - scores
     weights = asked.right * worth
     return (weights * lost).sum() / weights.sum()
-
-
-def _rate_at(step: int, config: EngagementConfig) -> float:
-    """Share of the peak learning rate: up in a line, then down in half a cosine."""
-    rising = config.warm_up * config.steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, config.steps - rising)))
-
-
-def _optimiser(network: AttentionNetwork, config: EngagementConfig) -> torch.optim.AdamW:
-    """Projections pulled back to their beginning, matrices of the attention to zero, all that is not a matrix free."""
-    projections, matrices, rest = [], [], []
-    for name, parameter in network.named_parameters():
-        if name.startswith("projections."):
-            projections.append(parameter)
-        elif parameter.ndim > 1 and name not in ("queries", "modality"):
-            matrices.append(parameter)
-        else:
-            rest.append(parameter)
-    groups = (
-        (projections, config.projection_rate, config.projection_decay),
-        (matrices, config.learning_rate, config.weight_decay),
-        (rest, config.learning_rate, 0.0),
-    )
-    return torch.optim.AdamW(
-        [{"params": found, "lr": rate, "peak": rate, "weight_decay": decay} for found, rate, decay in groups],
-        betas=(0.9, 0.98),
-        foreach=False,
-    )

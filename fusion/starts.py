@@ -73,6 +73,17 @@ def _start_of(name: str, videos: Sequence[Mapping[str, Tokens]], network: Networ
     return Start(torch.from_numpy(matrix.astype(np.float32)), torch.from_numpy(shift.astype(np.float32)))
 
 
+def mean_rows(videos: Sequence[Mapping[str, Tokens]], name: str, width: int) -> tuple[Float64, npt.NDArray[np.bool_]]:
+    """[videos, width]: each video's mean over its tokens of a modality, their root mean square brought to one, and
+    which videos have any; zeros for the others."""
+    found, there = np.zeros((len(videos), width)), np.zeros(len(videos), bool)
+    for place, video in enumerate(videos):
+        rows = _rows(video[name]) if name in video and len(video[name]) else found[:0]
+        if len(rows):
+            found[place], there[place] = rows.mean(axis=0), True
+    return found, there
+
+
 def _principal(factor: Float64) -> tuple[Float64, Float64]:
     """Eigenvalues [k] and eigenvectors [width, k] of `factor` [n, width] transposed times itself, by whichever of the
     two products is the smaller."""

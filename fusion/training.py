@@ -27,6 +27,7 @@ from fusion.checkpoints import State, load_state, save_state
 from fusion.gathering import Crew, crew
 from fusion.network import AttentionNetwork, NetworkConfig, TokenBatch, pooled
 from fusion.objectives import Heads, ObjectiveConfig, Seen, objective, seen
+from fusion.optimising import optimiser_of, rate_at
 from fusion.starts import StartConfig, starts_of
 from fusion.trained import TrainedFusion
 from fusion.views import TrainingVideo, View, ViewConfig, generator_for, one_view, two_views
@@ -151,7 +152,7 @@ class _Run:
         starts = starts_of([videos[name].tokens for name in self.names], network, config.start)
         self.network = AttentionNetwork(network, starts).to(self.device)
         self.heads = Heads(self.network).to(self.device)
-        self.optimiser = _optimiser(self.network, self.heads, config)
+        self.optimiser = optimiser_of(self.network, config, self.heads.parameters())
         self.identity = _identity(videos, network, config, pairs)
 
     def go(
@@ -345,48 +346,6 @@ class _Run:
             "network": self.network.config.model_dump(mode="json"),
             "training": self.config.model_dump(mode="json"),
         }
-
-
-def rate_at(step: int, config: TrainingConfig) -> float:
-    """Share of the peak learning rate: up in a line, down in half a cosine (Loshchilov & Hutter 2017)."""
-    rising = config.warm_up * config.steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, config.steps - rising)))
-
-
-def _optimiser(network: AttentionNetwork, heads: Heads, config: TrainingConfig) -> torch.optim.AdamW:
-    """Projections pulled back to their beginning, matrices of the attention to zero, all that is not a matrix free.
-
-    A step of Adam is as long as its rate, whatever the size of what it changes, and a projection of wide embeddings has
-    tiny entries: their rate is in units of the entries that training begins with (with one rate for all, a few steps of
-    1e-4 turned the projection of 1280 features into noise).
-    """
-    matrices, scalars, rest = [], [], []
-    groups = []
-    for name, parameter in network.named_parameters():
-        if name.startswith("projections."):
-            # The root mean square of a random projection's entries, and of what it gives.
-            size = 1 / math.sqrt(parameter.numel()) if parameter.ndim > 1 else 1 / math.sqrt(len(parameter))
-            groups.append(([parameter], config.projection_rate * size, config.projection_decay / size))
-        elif name in ("prior", "beta", "fullness", "coherence"):
-            scalars.append(parameter)
-        elif parameter.ndim > 1 and name not in ("queries", "modality"):
-            matrices.append(parameter)
-        else:
-            rest.append(parameter)
-    groups += [
-        (matrices, config.learning_rate, config.weight_decay),
-        (scalars, config.scalar_rate, 0.0),
-        (rest, config.learning_rate, 0.0),
-        (list(heads.parameters()), config.learning_rate, 0.0),
-    ]
-    return torch.optim.AdamW(
-        [{"params": found, "lr": rate, "peak": rate, "weight_decay": decay} for found, rate, decay in groups],
-        betas=(0.9, 0.98),
-        eps=1e-10,
-        foreach=False,
-    )
 
 
 def _held_out(groups: Mapping[str, str], config: TrainingConfig) -> frozenset[str]:

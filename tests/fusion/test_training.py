@@ -19,9 +19,10 @@ from safetensors.torch import load, save_file
 from fusion.card import card_of, markdown
 from fusion.network import AttentionNetwork, NetworkConfig
 from fusion.objectives import ObjectiveConfig, contrastive
+from fusion.optimising import rate_at
 from fusion.starts import StartConfig
 from fusion.trained import TrainedFusion
-from fusion.training import Progress, Training, TrainingConfig, rate_at, train
+from fusion.training import Progress, Training, TrainingConfig, train
 from fusion.views import TrainingVideo, ViewConfig, generator_for, two_views
 from store.errors import InputError, ModelError, ReelsenseError
 from store.records import Tokens
