@@ -65,7 +65,6 @@ def train_fusion(
 
     Raises `fusion.too_few_videos`, `fusion.not_finite`, `fusion.training_failed`, `request.invalid`.
     """
-    from fusion.attention import FusionConfig
     from fusion.card import card_of, markdown
     from fusion.network import NetworkConfig
     from fusion.trained import TrainedFusion
@@ -90,7 +89,7 @@ def train_fusion(
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError("request.invalid", f"{first['loc'][0]}: {first['msg']}.") from None
-    network = NetworkConfig(widths=widths, priors=FusionConfig().priors.model_dump(), seed=seed)
+    network = NetworkConfig(widths=widths, seed=seed)
     checkpoint = reelsense.settings.data / "training" / "fusion.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     trained = _trained(videos, network, config, pairs, checkpoint, on_progress, train)

@@ -15,11 +15,13 @@ For tokens t of the modalities m that a video has:
 Information passes between modalities through the queries alone: they are the bottleneck of MBT (Nagrani et al. 2021,
 "Attention Bottlenecks for Multimodal Fusion") and the latents of Perceiver (Jaegle et al. 2021). It decides the
 *weights* and never touches the *values*, so a token's weight is exactly its part in the vector: explanations are true
-by construction. c_t is the cosine of v_t and the salience-weighted mean of its modality, as in `fusion.attention`: with
-u, g and k at zero and f at one, where training begins, the network *is* that attention, and S_m its projection (or a
-whitening of the catalogue, with s_m for its mean; see `fusion.starts`). f and k say how much a half-empty modality, and
-one that contradicts itself, gives way. Training learns the residuals R_m and b_m, and weight decay
-pulls them back to where they began.
+by construction. c_t is the cosine of v_t and the salience-weighted mean of its modality, as in `fusion.attention`. f and
+k say how much a half-empty modality, and one that contradicts itself, gives way. Where training begins, u, g, f and
+beta are zero and k is one: tokens share by salience, and each modality has its prior's part of the vector, however
+diverse its tokens. On real clips that start finds more than the training-free attention (`bench.fusion`), which the
+network *is* with f at one, k at zero and beta at two. S_m is the training-free projection, or a whitening of the
+catalogue, with s_m for its mean (see `fusion.starts`). Training learns the residuals R_m and b_m, and weight decay pulls
+them back to where they began.
 
 As there, softmax within a modality first and the mean (not the sum) of salience between modalities make the result the
 same when all tokens are repeated. A modality that is missing, or that has no salience, takes no part in any softmax.
@@ -58,7 +60,9 @@ class NetworkConfig(BaseModel):
     heads: int = Field(4, ge=1, le=32, description="Heads of that attention.")
     layers: int = Field(1, ge=0, le=12, description="Rounds in which queries and tokens look at each other.")
     queries: int = Field(4, ge=1, le=64, description="Query tokens: the bottleneck between modalities.")
-    centrality: float = Field(2.0, ge=0, le=20, description="Where beta begins: how much typical tokens take.")
+    centrality: float = Field(0.0, ge=0, le=20, description="Where beta begins: how much typical tokens take.")
+    fullness: float = Field(0.0, ge=0, le=4, description="Where f begins: how far a half-empty modality gives way.")
+    coherence: float = Field(1.0, ge=0, le=1, description="Where k begins; 1: diverse modalities count like others.")
     token_limit: int = Field(256, ge=1, le=65_536, description="Most tokens of one modality that are attended to.")
     seed: int = Field(0, ge=0, description="Chooses the projections and weights that training begins with.")
 
@@ -205,8 +209,8 @@ class AttentionNetwork(nn.Module):
         self.token_score, self.modality_score = nn.Linear(config.width, 1), nn.Linear(config.width, 1)
         self.prior = nn.Parameter(torch.tensor([math.log(config.priors.get(name, 1.0)) for name in names]))
         self.beta = nn.Parameter(torch.full((len(names),), config.centrality))
-        self.fullness = nn.Parameter(torch.ones(len(names)))
-        self.coherence = nn.Parameter(torch.zeros(len(names)))
+        self.fullness = nn.Parameter(torch.full((len(names),), config.fullness))
+        self.coherence = nn.Parameter(torch.full((len(names),), config.coherence))
         self._begin(generator)
 
     def _begin(self, generator: torch.Generator) -> None:

@@ -36,7 +36,7 @@ class StartConfig(BaseModel):
     """How much of the catalogue goes into where training begins. `strength` 0 is the training-free projection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    strength: float = Field(1.0, ge=0, le=1)
+    strength: float = Field(0.5, ge=0, le=1)
     shrinkage: float = Field(0.1, gt=0, le=1e6)
     within: float = Field(0.5, ge=0, le=1)
     centre: float = Field(1.0, ge=0, le=1, description="How much of the mean is taken away.")

@@ -47,7 +47,7 @@ class TrainingConfig(BaseModel):
     batch: int = Field(128, ge=2, description="Most videos in a batch, over all processes.")
     learning_rate: float = Field(1e-3, gt=0, le=1e3, description="Of the attention, at the end of the warm-up.")
     projection_rate: float = Field(1e-4, ge=0, le=1e3, description="Of the projections, in units of their entries.")
-    scalar_rate: float = Field(0.05, ge=0, le=1e3, description="Of the few numbers that weigh the modalities.")
+    scalar_rate: float = Field(0.005, ge=0, le=1e3, description="Of the few numbers that weigh the modalities.")
     weight_decay: float = Field(0.01, ge=0, description="Of the attention's matrices (AdamW).")
     projection_decay: float = Field(10.0, ge=0, description="Pulls the projections back to where they began.")
     warm_up: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the rate rises.")

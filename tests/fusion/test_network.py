@@ -137,14 +137,24 @@ def test_the_other_modalities_have_a_say_in_the_weights_of_one() -> None:
 
 
 @pytest.mark.parametrize("present", [("vision",), ("audio", "text"), MODALITIES])
-def test_training_begins_with_the_training_free_attention(present: tuple[Modality, ...]) -> None:
+def test_the_training_free_attention_is_one_of_its_beginnings(present: tuple[Modality, ...]) -> None:
     priors = ModalityPriors()
-    config = NetworkConfig(widths=WIDTHS, dim=64, priors=priors.model_dump())
+    config = NetworkConfig(
+        widths=WIDTHS, dim=64, priors=priors.model_dump(), centrality=2.0, fullness=1.0, coherence=0.0
+    )
     tokens = {name: tokens_of(5, WIDTHS[name], 3) for name in present}
     known = fuse(tokens, {name: ["given"] * 5 for name in present}, FusionConfig(dim=64, priors=priors))
     vector, weights = run(AttentionNetwork(config), tokens)
     assert np.abs(vector[0] - known.vector).max() < 1e-5
     assert np.allclose(np.sort(weights[0]), np.sort(known.weights), atol=1e-5)
+
+
+def test_it_begins_with_the_sum_of_the_modalities_directions() -> None:
+    tokens = video(5, vision=4, audio=3, text=2)
+    made = AttentionNetwork(CONFIG)
+    alone = [run(made, {name: part})[0][0] for name, part in tokens.items()]
+    total = np.sum(alone, axis=0)
+    assert np.abs(run(made, tokens)[0][0] - total / np.linalg.norm(total)).max() < 1e-5
 
 
 def test_any_names_and_widths() -> None:
