@@ -58,8 +58,10 @@ def most_pixels(limits: Limits) -> str:
 
 
 def refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:  # noqa: ARG001
-    """In place of the decoder's own way of opening what a file names inside itself."""
-    raise PermissionError(errno.EACCES, "a video may not open another file")
+    """In place of the decoder's own way of opening what a file names inside itself. Raises what decoders raise."""
+    import av
+
+    raise av.error.PermissionError(errno.EACCES, "a video may not open another file")
 
 
 def bound_sound(context: Any, limits: Limits) -> None:
