@@ -55,7 +55,7 @@ class Attack:
 
 # --- clips to start from ---------------------------------------------------------------------------------------------
 
-_CODECS = {
+CODECS: dict[str, tuple[str, str]] = {
     "mp4": ("mpeg4", "aac"),
     "mov": ("mjpeg", "pcm_s16le"),
     "matroska": ("mpeg4", "libmp3lame"),
@@ -75,7 +75,7 @@ def clip(container: str, frames: int = 20, rate: Fraction = Fraction(10), size: 
     import av
     import numpy as np
 
-    picture_codec, sound_codec = _CODECS[container]
+    picture_codec, sound_codec = CODECS[container]
     target = io.BytesIO()
     options = {"fflags": "+bitexact"}
     with av.open(target, "w", format=container, options=options) as output:

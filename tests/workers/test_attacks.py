@@ -257,9 +257,9 @@ def test_limits_hold_while_decoding() -> None:
 
 
 def test_embedded_captions_are_bounded(bait: Bait) -> None:
-    data = BY_NAME["captions_empty_lines.mkv"].make(bait)
+    data = BY_NAME["captions_60000_lines.mkv"].make(bait)
     with pytest.raises(MediaError) as caught:
-        read_embedded(io.BytesIO(data), Limits(packets=50_000))
+        read_embedded(io.BytesIO(data), Limits(packets=1000, caption_bytes=2**24))
     assert caught.value.code == "media.too_many_packets"
     with pytest.raises(InputError) as refused:
         read_embedded(io.BytesIO(BY_NAME["captions_3_MB_line.mkv"].make(bait)), LIMITS)
@@ -301,8 +301,8 @@ def test_caption_files(tmp_path: Path, content: bytes, expected: str) -> None:
 
 def test_open_braces_in_ass_take_no_time(tmp_path: Path) -> None:
     path = tmp_path / "clip.ass"
-    head = "[Script Info]\nScriptType: v4.00+\n[Events]\nFormat: Start, End, Text\n"
-    path.write_text(head + "Dialogue: 0:00:01.00,0:00:02.00," + "{" * 500_000 + "\n")
+    head = "[Script Info]\nScriptType: v4.00+\n[V4+ Styles]\n[Events]\n"
+    path.write_text(head + "Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,," + "{" * 500_000 + "\n")
     began = time.process_time()
     (line,) = read_sidecar(path, LIMITS, None).segments
     assert line.text == "{" * 500_000
