@@ -214,6 +214,26 @@ def test_a_playlist_that_gets_past_the_sniffing_still_opens_nothing(tmp_path: Pa
     assert nobody_called(listener)
 
 
+def test_every_container_is_opened_behind_these_walls(monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+
+    given: dict[str, Any] = {}
+    real = av.open
+
+    def watched(file: Any, **options: Any) -> Any:
+        given.update(options, file=file)
+        return real(file, **options)
+
+    monkeypatch.setattr(av, "open", watched)
+    for container, name in (("mp4", "mov"), ("avi", "avi"), ("webm", "matroska")):
+        with opened(io.BytesIO(clip(container)), LIMITS):
+            assert isinstance(given["file"], NamelessFile)
+            assert given["io_open"] is refuse_to_open
+            assert given["format"] == name
+            assert given["options"].items() >= {"protocol_whitelist": "pipe", "enable_drefs": "0"}.items()
+            assert given["options"]["format_whitelist"].split(",")[0] == name
+
+
 def test_decoders_are_given_no_name(tmp_path: Path) -> None:
     path = tmp_path / "secret-name.mp4"
     path.write_bytes(clip("mp4"))
