@@ -607,6 +607,7 @@ def _times() -> Iterator[Attack]:
 def _sounds() -> Iterator[Attack]:
     avi = "avi"
     yield Attack("sound_1_hz.mkv", _is(lambda: _with_rate(1.0)), None, "degraded")
+    yield Attack("sound_50_hz.mkv", _is(lambda: _with_rate(50.0)), None, "degraded")
     yield Attack("sound_10_mhz.mkv", _is(lambda: _with_rate(1e7)), "media.sound_out_of_range")
     yield Attack("sound_0_hz.mkv", _is(lambda: _with_rate(0.0)), None, "degraded")
     yield Attack("sound_nan_hz.mkv", _is(lambda: _with_rate(float("nan"))), None)

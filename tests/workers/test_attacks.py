@@ -214,9 +214,13 @@ def test_a_playlist_that_gets_past_the_sniffing_still_opens_nothing(tmp_path: Pa
     assert nobody_called(listener)
 
 
+_FORMATS = (("mp4", "mov"), ("avi", "avi"), ("webm", "matroska"), ("mpegts", "mpegts"), ("ogg", "ogg"), ("asf", "asf"))
+
+
 def test_every_container_is_opened_behind_these_walls(monkeypatch: pytest.MonkeyPatch) -> None:
     import av
 
+    clips = [(io.BytesIO(clip(container)), name) for container, name in _FORMATS]
     given: dict[str, Any] = {}
     real = av.open
 
@@ -225,8 +229,8 @@ def test_every_container_is_opened_behind_these_walls(monkeypatch: pytest.Monkey
         return real(file, **options)
 
     monkeypatch.setattr(av, "open", watched)
-    for container, name in (("mp4", "mov"), ("avi", "avi"), ("webm", "matroska")):
-        with opened(io.BytesIO(clip(container)), LIMITS):
+    for data, name in clips:
+        with opened(data, LIMITS):
             assert isinstance(given["file"], NamelessFile)
             assert given["io_open"] is refuse_to_open
             assert given["format"] == name
