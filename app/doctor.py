@@ -49,6 +49,7 @@ def examine(settings: Settings) -> list[Check]:
         _try("object store", "check REELSENSE_OBJECTS and the s3_* settings", lambda: _objects(settings)),
         _try("catalogue database", "check REELSENSE_DATABASE", lambda: _catalogue(settings)),
         _disk(settings),
+        _sandbox(),
         Check(
             "vibenet (optional, GPL-3)",
             importlib.util.find_spec("vibenet") is not None,
@@ -122,6 +123,15 @@ def _catalogue(settings: Settings) -> str:
         return f"{catalogue.engine.dialect.name}, {len(catalogue.videos())} videos"
     finally:
         catalogue.close()
+
+
+def _sandbox() -> Check:
+    from workers.sandbox import found
+
+    held, told = found()
+    return Check(
+        "sandbox of decoders", held, told, "run on Linux that allows seccomp (docs/hostile-media.md)", needed=False
+    )
 
 
 def _disk(settings: Settings) -> Check:

@@ -30,6 +30,8 @@ CODES: dict[str, str] = {
     "media.too_many_pixels": "A picture has more pixels than `limits.pixels`.",
     "media.too_many_frames": "The video has more pictures than `limits.frames`.",
     "media.too_many_streams": "The container has more streams than `limits.streams`.",
+    "media.too_many_packets": "A track has more packets than `limits.packets`.",
+    "media.sound_out_of_range": "The sound has more than `limits.audio_rate_hz` or `limits.audio_channels`.",
     "media.too_slow": "Probing or decoding took longer than it may.",
     "media.decoder_crashed": "The decoder crashed on this file.",
     "caption.missing": "The caption file does not exist or cannot be read.",

@@ -13,6 +13,7 @@ from store.errors import InputError
 from store.records import CaptionSegment, CaptionTrack
 from store.settings import Limits
 from workers.containers import opened
+from workers.decoder_limits import packets_of
 
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")
 TEXT_CODECS = frozenset(("mov_text", "subrip", "webvtt", "ass", "ssa", "text", "srt"))
@@ -20,7 +21,9 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _TIME = r"(-?)((?:\d{1,4}:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?)"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s|$)")
 _WEBVTT = re.compile(r"WEBVTT(\s|$)")
-_MARKUP = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^}]*\}")
+_MARKUP = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>")
+_OVERRIDE = re.compile(r"\{\\[^}]*\}")  # of ASS, which SubRip files borrow
+_ANY_OVERRIDE = re.compile(r"\{[^}]*\}")
 UNDETERMINED = frozenset(("und", "mul", "zxx"))
 # Containers name languages by ISO 639-2, in either of its two forms; people and files by ISO 639-1.
 # fmt: off
@@ -44,7 +47,8 @@ def find_sidecars(video: Path) -> list[Path]:
     """Caption files beside a video, sorted: `clip.srt` and `clip.en.vtt` for `clip.mp4`, not `clip2.srt`."""
     found = []
     for file in sorted(video.parent.glob("*")) if video.parent.is_dir() else []:
-        if file.suffix.lower() not in SUFFIXES or not file.is_file():
+        # Not through a link: whoever fills the folder would choose which other file is read.
+        if file.suffix.lower() not in SUFFIXES or file.is_symlink() or not file.is_file():
             continue
         language = file.stem.removeprefix(video.stem).removeprefix(".")
         exact = file.stem == video.stem
@@ -60,13 +64,13 @@ def read_sidecar(path: Path, limits: Limits, language: str | None) -> CaptionTra
     without lines is a track without segments.
     """
     try:
-        size = path.stat().st_size
         if not path.is_file():
             raise OSError
-        if size > limits.caption_bytes:
-            raise _unreadable(path, f"has {size} bytes, at most {limits.caption_bytes} are allowed")
-        data = path.read_bytes()
-    except OSError:
+        with path.open("rb") as stream:
+            data = stream.read(limits.caption_bytes + 1)
+        if len(data) > limits.caption_bytes:
+            raise _unreadable(path, f"has more than the {limits.caption_bytes} bytes that are allowed")
+    except (OSError, ValueError):
         raise InputError("caption.missing", f"There is no readable caption file {path.name!r}.") from None
     text = _decoded(path, data)
     ending = path.stem.rpartition(".")[2]
@@ -128,8 +132,29 @@ def _parsed_ass(path: Path, text: str) -> list[CaptionSegment]:
     except Exception as error:  # the parser raises many kinds on hostile text, and all mean the same
         raise _unreadable(path, "is no readable ASS") from error
     return segments(
-        (event.start / 1000, event.end / 1000, event.plaintext) for event in subtitles.events if not event.is_comment
+        (event.start / 1000, event.end / 1000, _plain_ass(event.text))
+        for event in subtitles.events
+        if not event.is_comment
     )
+
+
+def _plain_ass(text: str) -> str:
+    """Not by pysubs2, which takes minutes for a line of braces that are never closed."""
+    return _without(_ANY_OVERRIDE, text).replace("\\h", " ").replace("\\n", "\n").replace("\\N", "\n")
+
+
+def _without(braces: re.Pattern[str], text: str) -> str:
+    """`text` without what stands in braces. Behind the last that closes nothing is looked for: a search from each that
+    opens to the end of the text would take the square of its length."""
+    end = text.rfind("}") + 1
+    return braces.sub("", text[:end]) + text[end:]
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return html.unescape(text)
+    except ValueError:
+        return text  # a character numbered by thousands of digits
 
 
 def _cues(lines: list[str]) -> Iterator[tuple[float, float, str]]:
@@ -164,7 +189,7 @@ def segments(lines: Iterable[tuple[float, float, str]]) -> list[CaptionSegment]:
     """Lines (start, end, text) as segments: markup and empty lines dropped, times not negative, in order."""
     result = []
     for start, end, text in lines:
-        words = " ".join(html.unescape(_MARKUP.sub("", text)).split())
+        words = " ".join(_unescaped(_MARKUP.sub("", _without(_OVERRIDE, text))).split())
         if words:
             begin = max(0.0, start)
             result.append(CaptionSegment(start=round(begin, 3), end=round(max(begin, end), 3), text=words))
@@ -172,7 +197,8 @@ def segments(lines: Iterable[tuple[float, float, str]]) -> list[CaptionSegment]:
 
 
 def read_embedded(source: BinaryIO | Path, limits: Limits) -> list[CaptionTrack]:
-    """The text tracks inside a container; bitmap subtitles are left out. Raises `caption.unreadable` for a bomb."""
+    """The text tracks inside a container; bitmap subtitles are left out. Raises `caption.unreadable` and
+    `media.too_many_packets` for a bomb."""
     import av
 
     with opened(source, limits) as container:
@@ -185,7 +211,7 @@ def read_embedded(source: BinaryIO | Path, limits: Limits) -> list[CaptionTrack]
         ]
         lines: dict[int, list[tuple[float, float, str]]] = {stream.index: [] for stream in streams}
         total = 0
-        packets = container.demux(streams) if streams else iter(())
+        packets = packets_of(container, streams, limits) if streams else iter(())
         while True:
             try:
                 packet = next(packets, None)

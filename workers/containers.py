@@ -1,7 +1,8 @@
 """What a file is by its first bytes, and how its container is opened so that it can reach nothing but itself.
 
 The user's file name never decides anything and is never given to a decoder; the container format is forced, so that no
-playlist format is ever probed, and the decoder reads from a file object, so that there is no address to be relative to.
+playlist format is ever probed, and the decoder reads from a nameless file object, so that there is no address to be
+relative to. What it may open beside that is nothing (`decoder_limits`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from store.errors import MediaError
 from store.settings import Limits
+from workers.decoder_limits import NamelessFile, most_pixels, open_options, refuse_to_open
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -100,10 +102,10 @@ def opened(source: BinaryIO | Path, limits: Limits) -> Iterator[InputContainer]:
             container = cast(
                 "InputContainer",
                 av.open(
-                    stream,
+                    NamelessFile(stream),
                     format=name,
-                    # `pipe` is the protocol of what is read through a file object; no other may be opened from within.
-                    options={"protocol_whitelist": "pipe"},
+                    options=open_options(name, limits),
+                    io_open=refuse_to_open,
                     metadata_errors="replace",
                 ),
             )
@@ -180,10 +182,9 @@ def _has_decoder(stream: Any) -> bool:
 def bound_pictures(context: Any, limits: Limits) -> None:
     """Make the decoder refuse far too large pictures before it takes the memory, and use one thread.
 
-    Its own check counts a margin of 128 pixels on each side, so its bound lies above ours, which is checked on what it
-    gives. One thread: which pictures a damaged stream gives must not depend on how many cores there are.
+    One thread: which pictures a damaged stream gives must not depend on how many cores there are.
     """
-    context.options = {"max_pixels": str(4 * limits.pixels + 2**16)}
+    context.options = {"max_pixels": most_pixels(limits)}
     context.thread_count = 1
 
 

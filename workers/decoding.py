@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from store.settings import Limits
+from workers.decoder_limits import packets_of
+
 if TYPE_CHECKING:
     from av.container import InputContainer
 
@@ -31,11 +34,14 @@ class Damage:
     packets_end: float | None = None
 
 
-def frames_of(container: InputContainer, stream: Any, damage: Damage) -> Iterator[Any]:
-    """Every frame that the decoder can give, in order; an error costs its packet and is noted, not raised."""
+def frames_of(container: InputContainer, stream: Any, damage: Damage, limits: Limits) -> Iterator[Any]:
+    """Every frame that the decoder can give, in order; an error costs its packet and is noted, not raised.
+
+    Raises `media.too_many_packets`.
+    """
     import av
 
-    packets = container.demux(stream)
+    packets = packets_of(container, stream, limits)
     while True:
         try:
             packet = next(packets, None)

@@ -107,7 +107,7 @@ def _pictures(
     bound_pictures(stream.codec_context, limits)
     if keys_only:
         stream.codec_context.skip_frame = "NONKEY"
-    for frame in frames_of(container, stream, damage):
+    for frame in frames_of(container, stream, damage, limits):
         if frame.width * frame.height > limits.pixels:
             raise MediaError(
                 "media.too_many_pixels",

@@ -19,6 +19,7 @@ from store.objects import ObjectStore
 from store.records import CaptionTrack, Metadata
 from store.settings import Limits, Settings
 from workers.captions import find_sidecars, read_sidecar
+from workers.display_names import display_name
 from workers.probe import probe
 
 
@@ -92,7 +93,7 @@ def take_in(path: Path, metadata: Metadata, settings: Settings, objects: ObjectS
     video = Video(
         id=video_id,
         revision=revision,
-        file_name=_printable(path.name),
+        file_name=display_name(path.name),
         metadata=metadata,
         media=media,
         uploaded_at=time.time(),
@@ -106,11 +107,6 @@ def _known(catalogue: Catalogue, video_id: str) -> Video | None:
         return catalogue.video(video_id)
     except NotFoundError:
         return None
-
-
-def _printable(name: str) -> str:
-    """A file name fit for display and for a database: no control characters, no lone surrogates, 255 characters."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)[:255]
 
 
 def _sha256(path: Path) -> str:

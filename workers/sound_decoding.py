@@ -12,6 +12,7 @@ from store.errors import MediaError
 from store.records import Float32, Sound
 from store.settings import Limits
 from workers.containers import audio_stream, declared_seconds, opened, video_stream
+from workers.decoder_limits import bound_sound, check_sound
 from workers.decoding import Damage, falls_short, frames_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def read_sound(source: BinaryIO | Path, rate_hz: int, limits: Limits) -> Sound:
 
     The sound is never cut to the picture: it may begin and end before or after it. No track gives `present` false.
     Damage never raises: what could be decoded is returned as `degraded`, and so is a track that no decoder knows (with
-    no samples). At most `limits.seconds` are read.
+    no samples). At most `limits.seconds` are read. Raises `media.sound_out_of_range`, `media.too_many_packets`.
     """
     with opened(source, limits) as container:
         stream = audio_stream(container)
@@ -32,16 +33,21 @@ def read_sound(source: BinaryIO | Path, rate_hz: int, limits: Limits) -> Sound:
             return Sound(np.zeros((1, 0), np.float32), rate_hz, present=unknown, degraded=unknown)
         declared = declared_seconds(container, stream)
         context: Any = stream.codec_context
+        bound_sound(context, limits)
         channels = min(2, context.channels or 1)
         damage = Damage()
         resampler = _Resampler("mono" if channels == 1 else "stereo", rate_hz, damage)
         start, most = None, int(limits.seconds * rate_hz)
-        context.thread_count = 1
-        for frame in frames_of(container, stream, damage):
+        for frame in frames_of(container, stream, damage, limits):
             if start is None:
                 start = frame.time or 0.0
-            resampler.take(frame)
-            if resampler.count >= most:
+            check_sound(frame, limits)
+            room = most - resampler.count
+            # At an absurd rate, one frame may last for weeks: it is not resampled to see how long it is.
+            fits = frame.samples * rate_hz <= 2 * room * frame.sample_rate
+            if fits:
+                resampler.take(frame)
+            if not fits or resampler.count >= most:
                 damage.seen = True  # the rest is left out: more sound than a video may have
                 break
         else:
