@@ -65,11 +65,20 @@ def metadata_of(
         raise InputError("metadata.invalid", f"The {name} is malformed: {first['msg']}.") from None
 
 
-def take_in(path: Path, metadata: Metadata, settings: Settings, objects: ObjectStore, catalogue: Catalogue) -> Intake:
+def take_in(
+    path: Path,
+    metadata: Metadata,
+    settings: Settings,
+    objects: ObjectStore,
+    catalogue: Catalogue,
+    *,
+    file_name: str = "",
+) -> Intake:
     """Check the file, store it under the id of its content, and note it. Nothing is stored of a file that is refused.
 
     The same content again is the same video: with the same words, or none, nothing changes; with other words the video
-    gets them, and only the stages that read words run again. Raises MediaError, PassingError.
+    gets them, and only the stages that read words run again. `file_name` is what people called it, where `path` is a
+    name of our own. Raises MediaError, PassingError.
     """
     if not path.is_file() or not os.access(path, os.R_OK):
         raise MediaError("media.missing", f"There is no readable file {path.name!r} at this path.")
@@ -92,7 +101,7 @@ def take_in(path: Path, metadata: Metadata, settings: Settings, objects: ObjectS
     video = Video(
         id=video_id,
         revision=revision,
-        file_name=_printable(path.name),
+        file_name=_printable(file_name or path.name),
         metadata=metadata,
         media=media,
         uploaded_at=time.time(),
