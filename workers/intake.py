@@ -48,6 +48,19 @@ def metadata_of(
     """
     files = list(captions) or find_sidecars(path)
     tracks: list[CaptionTrack] = [read_sidecar(file, limits, None) for file in files]
+    return checked_metadata(title, description, tags, creator, region, language, tuple(tracks))
+
+
+def checked_metadata(
+    title: str | None = None,
+    description: str | None = None,
+    tags: Sequence[str] = (),
+    creator: str | None = None,
+    region: str | None = None,
+    language: str | None = None,
+    captions: tuple[CaptionTrack, ...] = (),
+) -> Metadata:
+    """Words as a record, without the blanks around them. Raises `metadata.invalid`."""
     clean = tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
     try:
         return Metadata(
@@ -57,7 +70,7 @@ def metadata_of(
             creator=(creator or "").strip(),
             region=region or "",
             language=language or "",
-            captions=tuple(tracks),
+            captions=captions,
         )
     except ValidationError as error:
         first = error.errors()[0]
