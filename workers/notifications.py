@@ -47,10 +47,10 @@ def keys_of(body: bytes, settings: Settings) -> list[str]:
 def _records(content: Any) -> list[Any]:
     # MinIO's Redis target pushes `[{"Event": [records], "EventTime": ...}]`; all others send `{"Records": [records]}`.
     if isinstance(content, list):
-        found = [record for entry in content if isinstance(entry, dict) for record in entry.get("Event") or [None]]
-        if len(found) < len(content):
+        events = [entry.get("Event") if isinstance(entry, dict) else None for entry in content]
+        if not all(isinstance(records, list) for records in events):
             raise _invalid("It holds an entry without an event.")
-        return found
+        return [record for records in events for record in records]
     if isinstance(content, dict) and content.get("Event") == "s3:TestEvent":
         return []  # what AWS sends once, when notifications are switched on
     if isinstance(content, dict) and isinstance(content.get("Records"), list):
