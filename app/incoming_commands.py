@@ -62,7 +62,9 @@ def scan_incoming(reelsense: ReelSense) -> dict[str, Any]:
     """
     from app.operations import error_json
     from workers.incoming import open_incoming, open_watched, shown
+    from workers.worker import configure_logging
 
+    configure_logging()  # on stderr: stdout is the answer's
     parts = (reelsense.settings, reelsense.objects, reelsense.catalogue, reelsense.graph)
     intakes = [open_incoming(*parts)]
     if reelsense.settings.incoming.watched_folder:

@@ -1,4 +1,4 @@
-"""The whole way: an object is put, nobody gives a command, and the video is ready. And the command that looks at once."""
+"""The whole way: an object is put, nobody gives a command, the video is ready. And the command that looks now."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def test_scan_and_ls_say_what_came_in(tmp_path: Path) -> None:
     }
     scanned = reelsense("incoming", "scan", "--json", "--data", data, **variables)
     assert scanned.status == 0, scanned.stderr
-    document = json.loads(scanned.stdout[scanned.stdout.index("{") :])
-    assert document["outcomes"] == {"refused": 1, "taken": 2}
+    assert scanned.json["outcomes"] == {"refused": 1, "taken": 2}
     listed = reelsense("incoming", "ls", "--json", "--data", data, **variables).json
     assert (listed["counts"], listed["announced"]) == ({"refused": 1, "taken": 2}, 0)
     by_name = {item["key"].rpartition("/")[2]: item for item in listed["objects"]}
@@ -50,7 +49,7 @@ def test_scan_and_ls_say_what_came_in(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def put_into(kind: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The settings of a stack over one kind of store: a directory and S3 by moto are polled, rclone tells by webhook."""
+    """The settings of a stack over one kind of store: a directory and moto are polled, rclone tells by webhook."""
     if kind == "directory":
         yield {"REELSENSE_INCOMING__POLL_SECONDS": "1"}
         return
