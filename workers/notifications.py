@@ -48,9 +48,12 @@ def _records(content: Any) -> list[Any]:
     # MinIO's Redis target pushes `[{"Event": [records], "EventTime": ...}]`; all others send `{"Records": [records]}`.
     if isinstance(content, list):
         events = [entry.get("Event") if isinstance(entry, dict) else None for entry in content]
-        if not all(isinstance(records, list) for records in events):
-            raise _invalid("It holds an entry without an event.")
-        return [record for records in events for record in records]
+        found: list[Any] = []
+        for records in events:
+            if not isinstance(records, list):
+                raise _invalid("It holds an entry without an event.")
+            found += records
+        return found
     if isinstance(content, dict) and content.get("Event") == "s3:TestEvent":
         return []  # what AWS sends once, when notifications are switched on
     if isinstance(content, dict) and isinstance(content.get("Records"), list):

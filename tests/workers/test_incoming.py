@@ -114,6 +114,17 @@ def test_written_again_is_taken_again(house: House, clip: bytes) -> None:
     assert len(keeping.catalogue.videos()) == 2
 
 
+def test_what_was_written_again_meanwhile_is_not_removed(house: House, clip: bytes) -> None:
+    house.drop("incoming/a.mp4", of(clip, 1))
+    before = house.foreign.stat("incoming/a.mp4")
+    house.drop("incoming/a.mp4", of(clip, 2))
+    assert before is not None
+    house.incoming._put_away(before, [])
+    house.incoming._set_aside(before, PassingError("internal", "x"))
+    assert house.left() == ["incoming/a.mp4"]
+    assert house.quarantined() == {}
+
+
 def test_refused_objects_are_set_aside_with_their_code_and_not_tried_again(house: House, clip: bytes) -> None:
     house.drop("incoming/bad\u202e4pm.mp4", b"not a video at all")
     house.drop("incoming/large.mp4", b"\0" * 200_001)
