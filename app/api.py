@@ -16,7 +16,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, FastAPI, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse
 
+from app.notification_routes import notification_routes
 from app.operations import ReelSense
+from app.presigned_routes import presigned_routes
 from store.errors import MediaError, NotFoundError, PassingError, ReelsenseError, SettingsError
 from store.settings import Settings, load_settings
 
@@ -40,6 +42,8 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(_health(reelsense))
     api.include_router(_videos(reelsense), prefix="/api/v1")
     api.include_router(_viewers(reelsense), prefix="/api/v1")
+    api.include_router(notification_routes(reelsense), prefix="/api/v1")
+    api.include_router(presigned_routes(reelsense), prefix="/api/v1")
     return api
 
 

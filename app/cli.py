@@ -356,8 +356,16 @@ def settings(data: Data = None, as_json: Json = False) -> None:
     print_json(document) if as_json else show_settings(document)
 
 
+def _add_groups() -> None:
+    """The groups of commands that have modules of their own; those import this one."""
+    from app.incoming_commands import incoming
+
+    app.add_typer(incoming, name="incoming")
+
+
 def main() -> None:
     """Entry point of `reelsense`."""
+    _add_groups()
     try:
         app()
     except KeyboardInterrupt:

@@ -172,6 +172,7 @@ class Stack:
         if self.with_api:
             api = f"http://{settings.host}:{settings.port}"
             self.parts.append(self._python("api", environment, "app.api"))
+            self.parts += self._intake(settings, environment)
         for part in self.parts:
             self._start(part)
         info = StackInfo(os.getpid(), settings.broker, api)
@@ -188,6 +189,15 @@ class Stack:
                 self._watch(part)
             sweeper.now_and_then()
             time.sleep(0.2)
+
+    def _intake(self, settings: Settings, environment: dict[str, str]) -> list[Part]:
+        """What takes in by itself: from the object store, from the watched folder, from the queue of notifications."""
+        parts = [self._python("incoming", environment, "workers.incoming_service")]
+        if settings.incoming.watched_folder:
+            parts.append(self._python("folder", environment, "workers.incoming_service", "--folder"))
+        if settings.incoming.queue_url:
+            parts.append(self._python("notifications", environment, "workers.incoming_queue"))
+        return parts
 
     def _python(self, name: str, environment: dict[str, str], module: str, *arguments: str) -> Part:
         def start() -> subprocess.Popen[bytes]:

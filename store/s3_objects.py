@@ -30,7 +30,7 @@ class S3Objects:
     def __init__(self, client: Minio, bucket: str) -> None:
         self.client = client
         self.bucket = bucket
-        self._translate("", self._make_bucket)
+        self.translated("", self._make_bucket)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> S3Objects:
@@ -65,12 +65,12 @@ class S3Objects:
     def put(self, key: str, data: bytes) -> None:
         """One PUT."""
         check_key(key)
-        self._translate(key, lambda: self.client.put_object(self.bucket, key, io.BytesIO(data), len(data)))
+        self.translated(key, lambda: self.client.put_object(self.bucket, key, io.BytesIO(data), len(data)))
 
     def put_file(self, key: str, path: Path) -> None:
         """One PUT, or a multipart one for a large file: visible only when complete."""
         check_key(key)
-        self._translate(key, lambda: self.client.fput_object(self.bucket, key, str(path), part_size=PART_BYTES))
+        self.translated(key, lambda: self.client.fput_object(self.bucket, key, str(path), part_size=PART_BYTES))
 
     def get(self, key: str) -> bytes:
         """The whole object."""
@@ -80,18 +80,18 @@ class S3Objects:
     def open(self, key: str) -> BinaryIO:
         """The response body as a stream."""
         check_key(key)
-        return cast(BinaryIO, self._translate(key, lambda: self.client.get_object(self.bucket, key)))
+        return cast(BinaryIO, self.translated(key, lambda: self.client.get_object(self.bucket, key)))
 
     def download(self, key: str, path: Path) -> None:
         """Stream to `path`."""
         with self.open(key) as stream, path.open("wb") as target:
-            self._translate(key, lambda: shutil.copyfileobj(stream, target, 1 << 20))
+            self.translated(key, lambda: shutil.copyfileobj(stream, target, 1 << 20))
 
     def size(self, key: str) -> int | None:
         """Bytes, or None."""
         check_key(key)
         try:
-            return int(self._translate(key, lambda: self.client.stat_object(self.bucket, key)).size)
+            return int(self.translated(key, lambda: self.client.stat_object(self.bucket, key)).size)
         except InputError as error:
             if error.code == "store.missing":
                 return None
@@ -100,7 +100,7 @@ class S3Objects:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """All objects below `prefix`, sorted by key."""
         folder = check_key(prefix.rstrip("/")) + "/"
-        found = self._translate(
+        found = self.translated(
             folder, lambda: list(self.client.list_objects(self.bucket, prefix=folder, recursive=True))
         )
         yield from sorted((ObjectInfo(item.object_name, int(item.size or 0)) for item in found), key=lambda it: it.key)
@@ -108,9 +108,9 @@ class S3Objects:
     def delete(self, key: str) -> None:
         """Remove the object."""
         check_key(key)
-        self._translate(key, lambda: self.client.remove_object(self.bucket, key))
+        self.translated(key, lambda: self.client.remove_object(self.bucket, key))
 
-    def _translate(self, key: str, call: Any) -> Any:
+    def translated(self, key: str, call: Any) -> Any:
         """Run `call`; its errors become ours, told apart by HTTP status alone."""
         import urllib3
         from minio.error import InvalidResponseError, S3Error, ServerError

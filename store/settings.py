@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from store.errors import SettingsError
+from store.incoming_settings import IncomingSettings
 
 PREFIX = "REELSENSE_"
 CONFIG_VARIABLE = "REELSENSE_CONFIG"
@@ -126,6 +127,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30.0, gt=0, description="Silence after which a running stage counts as abandoned.")
     sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps.")
     visibility_seconds: int = Field(3600, gt=0, description="Redis brokers: when an unacknowledged task comes back.")
+    incoming: IncomingSettings = Field(default_factory=IncomingSettings)
     limits: Limits = Field(default_factory=Limits)
 
     @classmethod
@@ -158,7 +160,11 @@ class Settings(BaseSettings):
         return variables
 
 
-_NESTED: Mapping[str, type[BaseModel]] = {"encoders": EncoderChoice, "limits": Limits}
+_NESTED: Mapping[str, type[BaseModel]] = {
+    "encoders": EncoderChoice,
+    "incoming": IncomingSettings,
+    "limits": Limits,
+}
 
 
 def load_settings(**flags: Any) -> Settings:

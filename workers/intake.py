@@ -49,6 +49,19 @@ def metadata_of(
     """
     files = list(captions) or find_sidecars(path)
     tracks: list[CaptionTrack] = [read_sidecar(file, limits, None) for file in files]
+    return checked_metadata(title, description, tags, creator, region, language, tuple(tracks))
+
+
+def checked_metadata(
+    title: str | None = None,
+    description: str | None = None,
+    tags: Sequence[str] = (),
+    creator: str | None = None,
+    region: str | None = None,
+    language: str | None = None,
+    captions: tuple[CaptionTrack, ...] = (),
+) -> Metadata:
+    """Words as a record, without the blanks around them. Raises `metadata.invalid`."""
     clean = tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
     try:
         return Metadata(
@@ -58,7 +71,7 @@ def metadata_of(
             creator=(creator or "").strip(),
             region=region or "",
             language=language or "",
-            captions=tuple(tracks),
+            captions=captions,
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -66,11 +79,20 @@ def metadata_of(
         raise InputError("metadata.invalid", f"The {name} is malformed: {first['msg']}.") from None
 
 
-def take_in(path: Path, metadata: Metadata, settings: Settings, objects: ObjectStore, catalogue: Catalogue) -> Intake:
+def take_in(
+    path: Path,
+    metadata: Metadata,
+    settings: Settings,
+    objects: ObjectStore,
+    catalogue: Catalogue,
+    *,
+    file_name: str = "",
+) -> Intake:
     """Check the file, store it under the id of its content, and note it. Nothing is stored of a file that is refused.
 
     The same content again is the same video: with the same words, or none, nothing changes; with other words the video
-    gets them, and only the stages that read words run again. Raises MediaError, PassingError.
+    gets them, and only the stages that read words run again. `file_name` is what people called it, where `path` is a
+    name of our own. Raises MediaError, PassingError.
     """
     if not path.is_file() or not os.access(path, os.R_OK):
         raise MediaError("media.missing", f"There is no readable file {path.name!r} at this path.")
@@ -93,7 +115,7 @@ def take_in(path: Path, metadata: Metadata, settings: Settings, objects: ObjectS
     video = Video(
         id=video_id,
         revision=revision,
-        file_name=display_name(path.name),
+        file_name=display_name(file_name or path.name),
         metadata=metadata,
         media=media,
         uploaded_at=time.time(),
