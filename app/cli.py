@@ -302,6 +302,17 @@ def reconcile(
 
 
 @app.command()
+def rebuild(data: Data = None, as_json: Json = False) -> None:
+    """Make the catalogue anew from object storage alone (docs/backups.md). Nothing is computed again."""
+    from app.rebuilding import rebuild as make_anew
+
+    def show_rebuilt(document: dict[str, Any]) -> None:
+        sys.stdout.write("".join(f"{name:13} {value}\n" for name, value in document.items() if value))
+
+    answer(as_json, data, make_anew, show_rebuilt)
+
+
+@app.command()
 def models(
     fetch: Annotated[bool, typer.Option("--fetch", help="First fetch from a hub what the settings choose.")] = False,
     data: Data = None,

@@ -13,7 +13,7 @@ from store.errors import InputError
 
 if TYPE_CHECKING:
     from app.operations import ReelSense
-    from store.dead_letters import DeadLetter
+    from store.dead_letters import DeadLetter, DeadLetters
 
 dead = typer.Typer(help="What failed for good, and why.", no_args_is_help=True)
 
@@ -151,7 +151,7 @@ def dropped(reelsense: ReelSense, letters: Sequence[DeadLetter], *, dry_run: boo
     return {"dropped": [letter.id for letter in letters], "dry_run": dry_run}
 
 
-def _letters(reelsense: ReelSense) -> Any:
+def _letters(reelsense: ReelSense) -> DeadLetters:
     from store.dead_letters import DeadLetters
 
     return DeadLetters(reelsense.catalogue)

@@ -188,6 +188,7 @@ class Stack:
                 self._watch(part)
             sweeper.now_and_then()
             time.sleep(0.2)
+        sweeper.write_journal()
 
     def _python(self, name: str, environment: dict[str, str], module: str, *arguments: str) -> Part:
         def start() -> subprocess.Popen[bytes]:

@@ -423,6 +423,15 @@ class Graph:
                     self.catalogue.finish(key, None)
         return repaired
 
+    def repair(self) -> int:
+        """Note in catalogue and ledger what artifacts there are, and send nothing; how many publications it lacked."""
+        videos = self.catalogue.videos()
+        ledger = {_key_of(run): run for run in self.catalogue.runs()}
+        return sum(
+            self._repair(videos, plan, {stage.name: self._present(stage.name, plan) for stage in stages.STAGES}, ledger)
+            for plan in self.plans
+        )
+
     def _has_failed(self, video: Video, plan: Plan, ledger: Mapping[RunKey, Run]) -> bool:
         found = (ledger.get(self.key(video, stage.name, plan)) for stage in stages.STAGES)
         return any(run is not None and run.state in ("failed", "dead") for run in found)
