@@ -67,15 +67,18 @@ def children(pid: int) -> list[int]:
 class _Stderr:
     """Stderr that loses a line rather than a stage: it may be a file on a full disk."""
 
+    def __init__(self) -> None:
+        self.stream = sys.stderr  # the real one: Celery puts something else in its place later
+
     def write(self, text: str) -> None:
         """Write, if it can be written."""
         with contextlib.suppress(OSError):
-            sys.stderr.write(text)
+            self.stream.write(text)
 
     def flush(self) -> None:
         """Flush, if it can be flushed."""
         with contextlib.suppress(OSError):
-            sys.stderr.flush()
+            self.stream.flush()
 
 
 def limit_threads(threads: int) -> None:
