@@ -383,3 +383,40 @@ def test_a_directory_that_is_away_is_not_taken_for_an_empty_one(house: House, cl
     assert house.objects.size(source_key(video.id)) == clip.stat().st_size
     with pytest.raises(InputError):
         house.objects.get("sources/nothing")
+
+
+@pytest.mark.models
+def test_an_s3_server_that_is_stopped_and_started_again_costs_no_attempt(
+    tmp_path: Path, encoders: extraction.Encoders, clip: Path
+) -> None:
+    from tests.store import servers
+
+    port = servers.free_port()
+    served = tmp_path / "served"
+    served.mkdir()
+    command = [
+        *(servers._rclone(), "serve", "s3", str(served), "--addr", f"127.0.0.1:{port}"),
+        *("--auth-key", f"{servers.ACCESS_KEY},{servers.SECRET_KEY}", "--config", str(tmp_path / "none.conf")),
+    ]
+    settings = load_settings(
+        data=tmp_path / "data",
+        objects="s3://reelsense",
+        s3_endpoint=f"http://127.0.0.1:{port}",
+        s3_access_key=servers.ACCESS_KEY,
+        s3_secret_key=servers.SECRET_KEY,
+    )
+    with servers.running(command, port, tmp_path / "first.log"):
+        house = House(settings)
+        key = house.graph.key(house.add(clip), "audio")
+    for _ in range(2):
+        with pytest.raises(PassingError) as caught:
+            house.graph.run(key, encoders)
+        assert caught.value.code == "store.unavailable"
+    with pytest.raises(PassingError):
+        house.graph.reconcile()
+    with servers.running(command, port, tmp_path / "second.log"):
+        run = house.graph.run(key, encoders)
+        assert run is not None
+        assert (run.state, run.attempts) == ("done", 1)
+        assert house.graph.readable(key)
+    house.catalogue.close()
