@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
+import sqlalchemy as sa
 
 from app.operations import ReelSense
 from app.stack import connected, ensure, running
@@ -41,6 +42,7 @@ from bench import results
 from bench.chaos_servers import ACCESS_KEY, SECRET_KEY, RabbitMQ, RcloneS3
 from store.artifacts import digest, from_bytes
 from store.catalogue import Run, RunKey
+from store.catalogue import runs as ledger
 from store.dead_letters import DeadLetters
 from store.errors import PassingError, ReelsenseError
 from store.settings import Settings, load_settings
@@ -431,7 +433,7 @@ class Chaos:
         self.tally.database_outages += 1
 
     def _wait(self, reelsense: ReelSense, threads: Sequence[threading.Thread], started: float) -> dict[str, Any]:
-        shown, ended_before, moved = 0.0, -1, time.monotonic()
+        shown, before, moved = 0.0, -1, time.monotonic()
         while True:
             time.sleep(1.0)
             with contextlib.suppress(PassingError):
@@ -441,8 +443,9 @@ class Chaos:
                 if time.monotonic() - shown > 10:
                     shown = time.monotonic()
                     say(f"{self.tally.kills} kills, {len(self.accepted)} accepted, {dict(counts)}")
-                if ended != ended_before:
-                    ended_before, moved = ended, time.monotonic()
+                progress = _count_done(reelsense) + self.tally.kills + len(self.accepted)
+                if progress != before:
+                    before, moved = progress, time.monotonic()
                 whole = len(self.accepted) == len(self.clips) and ended == len(states) == len(self.clips)
                 if whole and not threads[2].is_alive():
                     return states
@@ -524,6 +527,12 @@ def _starts(logs: Path) -> tuple[int, int]:
                 if event["event"] == "stage started":
                     started[event["stage"], event["video"], event["version"]] += 1
     return sum(started.values()), len(started)
+
+
+def _count_done(reelsense: ReelSense) -> int:
+    with reelsense.catalogue._begin() as connection:
+        query = sa.select(sa.func.count()).select_from(ledger).where(ledger.c.state == "done")
+        return int(connection.execute(query).scalar_one())
 
 
 def _key(run: Run) -> RunKey:

@@ -170,7 +170,8 @@ def _run_stage(task: Any, video_id: str, stage: str, version: str, revision: str
         number = task.request.retries
         if number >= MOST_RETRIES:
             return  # the ledger says `queued`; the sweep sends it again when the surroundings are back
-        raise task.retry(exc=error, countdown=retry_seconds(number)) from error
+        # The queue by name: what a message says of how it was delivered names exchanges of RabbitMQ's delays.
+        raise task.retry(exc=error, countdown=retry_seconds(number), queue=BY_NAME[stage].queue) from error
 
 
 def retry_seconds(number: int) -> float:

@@ -23,7 +23,7 @@ from store.settings import Settings, load_settings
 PR_SET_PDEATHSIG = 1
 # How long a worker that was told to stop goes on with the stage at hand, before it hands it back. Container engines
 # kill 10 s after they ask.
-HAND_BACK_SECONDS = 6.0
+HAND_BACK_SECONDS = 4.0
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:

@@ -33,7 +33,7 @@ pytestmark = [
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from store.errors import PassingError
+from store.errors import InputError, PassingError
 from store.settings import load_settings
 from workers import extraction, worker
 real = extraction.compute
@@ -145,11 +145,11 @@ def test_a_worker_killed_whole_has_its_message_delivered_to_another(house: House
 
 
 def test_a_worker_told_to_stop_finishes_what_is_short(house: House) -> None:
-    with house.worker("one", "time.sleep(2)") as worker:
+    with house.worker("one", "time.sleep(2); raise InputError('media.no_frames', 'to its own end')") as worker:
         house.until(lambda: len(house.computed_by()) == 1)
         worker.terminate()
-        assert worker.wait(30) == 0
-    assert (house.run().state, house.run().attempts) == ("done", 1)
+        assert worker.wait(60) == 0
+    assert (house.run().state, house.run().attempts) == ("failed", 1)
 
 
 def test_a_worker_told_to_stop_hands_back_what_is_long(house: House) -> None:
@@ -158,8 +158,9 @@ def test_a_worker_told_to_stop_hands_back_what_is_long(house: House) -> None:
         house.until(lambda: len(house.computed_by()) == 1)
         told = time.monotonic()
         worker.terminate()
-        assert worker.wait(30) == 0
+        house.until(lambda: house.run().state == "queued")
         assert time.monotonic() - told < 10.0
+        assert worker.wait(60) == 0
     assert (house.run().state, house.run().attempts) == ("queued", 0)
     assert queue_depths(house.app)["audio"] == 1
     with house.worker("two", ""):
