@@ -100,7 +100,7 @@ class House:
             time.sleep(0.1)
 
 
-@pytest.fixture(params=["valkey", "rabbitmq"])
+@pytest.fixture(params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.slow)])
 def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
     folder = tmp_path / request.param
     folder.mkdir()
@@ -110,6 +110,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
         house.graph.catalogue.close()
 
 
+@pytest.mark.slow
 def test_a_passing_trouble_is_tried_again_by_the_broker_and_costs_no_attempt(house: House) -> None:
     """No sweep runs here: the retry comes by the broker, after a pause."""
     code = "if calls < 3: raise PassingError('store.unavailable', 'away')"
@@ -132,6 +133,7 @@ def test_a_message_delivered_again_and_again_has_one_effect(house: House) -> Non
     assert house.run().attempts == 1
 
 
+@pytest.mark.slow
 def test_a_worker_killed_whole_has_its_message_delivered_to_another(house: House) -> None:
     """kill -9 of a worker and its child: the broker delivers again, and nobody has to sweep."""
     with house.worker("one", "time.sleep(60)") as first:
@@ -144,6 +146,7 @@ def test_a_worker_killed_whole_has_its_message_delivered_to_another(house: House
     assert len(house.computed_by()) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_told_to_stop_finishes_what_is_short(house: House) -> None:
     with house.worker("one", "time.sleep(2); raise InputError('media.no_frames', 'to its own end')") as worker:
         house.until(lambda: len(house.computed_by()) == 1)
