@@ -83,6 +83,8 @@ def main() -> None:
     clips = cut_clips(arguments.media, load_settings().cache / "bench" / "chaos-clips", arguments.uploads)
     expected = undisturbed(clips)
     folder = Path(tempfile.mkdtemp(prefix="reelsense-chaos-"))
+    # Told to stop, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         row = Chaos(folder, clips, expected, arguments).run()
     finally:
