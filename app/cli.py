@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.dead_commands import dead
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 
 train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_help=True)
 app.add_typer(train, name="train")
+app.add_typer(dead, name="dead")
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)
@@ -301,6 +303,17 @@ def reconcile(
     with reported(as_json):
         document = reconcile_all(load_settings(data=data), verify=verify, wait=wait, timeout_seconds=timeout)
     print_json(document) if as_json else show_reconcile(document)
+
+
+@app.command()
+def rebuild(data: Data = None, as_json: Json = False) -> None:
+    """Make the catalogue anew from object storage alone (docs/backups.md). Nothing is computed again."""
+    from app.rebuilding import rebuild as make_anew
+
+    def show_rebuilt(document: dict[str, Any]) -> None:
+        sys.stdout.write("".join(f"{name:13} {value}\n" for name, value in document.items() if value))
+
+    answer(as_json, data, make_anew, show_rebuilt)
 
 
 @app.command()

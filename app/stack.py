@@ -189,6 +189,7 @@ class Stack:
                 self._watch(part)
             sweeper.now_and_then()
             time.sleep(0.2)
+        sweeper.write_journal()
 
     def _intake(self, settings: Settings, environment: dict[str, str]) -> list[Part]:
         """What takes in by itself: from the object store, from the watched folder, from the queue of notifications."""

@@ -324,12 +324,17 @@ class Catalogue:
                 )
             )
 
-    def abandon(self, key: RunKey, *, counted: bool = True) -> None:
-        """Take a running stage from a worker that is gone, or that gives it back untried (`counted` false)."""
+    def abandon(
+        self, key: RunKey, *, counted: bool = True, worker: str | None = None, attempt: int | None = None
+    ) -> None:
+        """Take a running stage from a worker that is gone, or that gives it back untried (`counted` false); when given,
+        only from that `worker` and in that `attempt`."""
+        held = [runs.c.worker == worker] if worker is not None else []
+        held += [runs.c.attempts == attempt] if attempt is not None else []
         with self._begin() as connection:
             connection.execute(
                 sa.update(runs)
-                .where(_is(key), runs.c.state == "running")
+                .where(_is(key), runs.c.state == "running", *held)
                 .values(state="queued", attempts=runs.c.attempts - (0 if counted else 1))
             )
 

@@ -67,7 +67,8 @@ CODES: dict[str, str] = {
     "stack.already_running": "A stack already runs on this data directory.",
     "stack.start_failed": "A part of the embedded stack did not start.",
     "stage.gave_up": "The stage killed its worker or failed too many times and was set aside.",
-    "stage.timeout": "The stage took longer than its hard limit.",
+    "stage.timeout": "The stage took longer than it may.",
+    "dead.unknown": "No dead letter has this id, or the prefix names more than one.",
     "wait.timeout": "The videos were not ready in the time given.",
     "internal": "An error nobody expected; the worker's log has the traceback.",
 }

@@ -30,6 +30,15 @@ class LocalObjects:
                 hint="Choose another with REELSENSE_OBJECTS.",
             ) from error
 
+    def _require_there(self) -> None:
+        """Tell an object that is missing from a whole store that is: a disk that is not mounted any more."""
+        if not (self.root / _ASIDE).is_dir():
+            raise PassingError(
+                "store.unavailable",
+                f"The object directory {self.root} is away.",
+                hint="Is its disk mounted?",
+            )
+
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
@@ -75,6 +84,7 @@ class LocalObjects:
         try:
             return self._path(key).open("rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            self._require_there()
             raise InputError("store.missing", f"There is no object {key}.") from error
         except OSError as error:
             raise PassingError("store.unavailable", f"Reading the object {key} failed: {error.strerror}.") from error
@@ -88,7 +98,10 @@ class LocalObjects:
         """Bytes, or None."""
         path = self._path(key)
         try:
-            return path.stat().st_size if path.is_file() else None
+            if path.is_file():
+                return path.stat().st_size
+            self._require_there()
+            return None
         except OSError as error:
             raise PassingError("store.unavailable", f"Looking up {key} failed: {error.strerror}.") from error
 
@@ -96,6 +109,7 @@ class LocalObjects:
         """All files below `prefix`, sorted by key."""
         folder = self.root / check_key(prefix.rstrip("/"))
         if not folder.is_dir():
+            self._require_there()
             return
         keys = sorted(path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
         for key in keys:

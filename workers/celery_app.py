@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.signals import worker_process_init
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
 from store.catalogue import Catalogue, RunKey
 from store.errors import PassingError, StackError
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from workers.graph import Graph
 
 TASK = "reelsense.run_stage"
-RETRY_SECONDS = (2, 5, 15, 30, 60)
+# Passing troubles are tried again after 2, 4, 8, ... seconds, at most 60, so many times; then the sweep takes over.
+MOST_RETRIES = 6
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
 MOST_CHILD_KILOBYTES = 4 * 2**20
+# A child is replaced after so many stages, whatever it holds: what a library leaks is bounded.
+MOST_CHILD_TASKS = 2000
 
 
 def create_app(settings: Settings) -> Celery:
@@ -39,9 +43,8 @@ def create_app(settings: Settings) -> Celery:
         )
     app = Celery("reelsense", broker=settings.broker, set_as_current=False)
     redis = settings.broker.startswith("redis")
-    hard = settings.limits.stage_seconds
     app.conf.update(
-        task_queues=[Queue(name, durable=True) for name in QUEUES],
+        task_queues=[Queue(name, durable=True) if redis else _quorum_queue(name) for name in QUEUES],
         task_default_queue=QUEUES[0],
         task_create_missing_queues=False,
         task_serializer="json",
@@ -50,10 +53,12 @@ def create_app(settings: Settings) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_track_started=False,
-        task_time_limit=hard + 10.0,
-        task_soft_time_limit=hard,
+        # The limits of stages are in `workers.time_limits`. This one is the last resort, for what hangs around them; a
+        # message may stand for a batch that is taken apart and one run after it.
+        task_time_limit=2 * settings.limits.stage_seconds + 60.0,
         worker_prefetch_multiplier=1,
         worker_max_memory_per_child=MOST_CHILD_KILOBYTES,
+        worker_max_tasks_per_child=MOST_CHILD_TASKS,
         worker_soft_shutdown_timeout=5.0,
         worker_hijack_root_logger=False,
         worker_send_task_events=True,
@@ -63,9 +68,16 @@ def create_app(settings: Settings) -> Celery:
         broker_transport_options=_redis_options(settings) if redis else {"confirm_publish": True},
         enable_utc=True,
     )
-    app.task(bind=True, name=TASK, max_retries=len(RETRY_SECONDS))(_run_stage)
+    app.task(bind=True, name=TASK, max_retries=MOST_RETRIES)(_run_stage)
     app.reelsense_settings = settings
     return app
+
+
+def _quorum_queue(name: str) -> Queue:
+    """A RabbitMQ queue whose confirmed messages are on the disks of most nodes. Behind a topic exchange, for only there
+    does Celery let the broker, and not a worker, hold a retry until its time."""
+    exchange = Exchange("reelsense", type="topic", durable=True)
+    return Queue(name, exchange, routing_key=name, durable=True, queue_arguments={"x-queue-type": "quorum"})
 
 
 def _redis_options(settings: Settings) -> dict[str, Any]:
@@ -148,15 +160,21 @@ def _forget(**_: Any) -> None:
 def _run_stage(task: Any, video_id: str, stage: str, version: str, revision: str) -> None:
     from workers.extraction import Encoders
 
-    if _Child.graph is None or _Child.encoders is None:
-        _Child.graph = open_graph(task.app)
-        _Child.encoders = Encoders(task.app.reelsense_settings)
     key = RunKey(video_id=video_id, stage=stage, version=version, revision=revision)
     try:
+        if _Child.graph is None or _Child.encoders is None:
+            _Child.graph = open_graph(task.app)
+            _Child.encoders = Encoders(task.app.reelsense_settings)
         _Child.graph.run(key, _Child.encoders)
     except PassingError as error:
         number = task.request.retries
-        if number >= len(RETRY_SECONDS):
+        if number >= MOST_RETRIES:
             return  # the ledger says `queued`; the sweep sends it again when the surroundings are back
-        # Jitter, so that a thousand stages that lost the same store do not come back in the same second.
-        raise task.retry(exc=error, countdown=RETRY_SECONDS[number] * random.uniform(0.5, 1.5)) from error
+        # The queue by name: what a message says of how it was delivered names exchanges of RabbitMQ's delays.
+        raise task.retry(exc=error, countdown=retry_seconds(number), queue=BY_NAME[stage].queue) from error
+
+
+def retry_seconds(number: int) -> float:
+    """How long to wait before the retry `number`, from 0: exponential, with jitter by half, so that a thousand stages
+    that lost the same store do not come back in the same second."""
+    return min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**number) * random.uniform(0.5, 1.5)

@@ -8,6 +8,8 @@ lets one of them run it, and a second run would write the same artifact.
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import socket
 import threading
@@ -20,15 +22,18 @@ import structlog
 
 from store.artifacts import artifact_key, from_bytes, source_key, to_bytes
 from store.catalogue import Catalogue, Run, RunKey, Video
-from store.errors import InputError, PassingError, ReelsenseError
+from store.dead_letters import DeadLetters
+from store.errors import InputError, NotFoundError, PassingError, ReelsenseError
 from store.objects import ObjectStore
 from store.records import Artifact
 from store.settings import Settings
-from workers import extraction, stages
+from workers import extraction, run_log, stages, time_limits
 from workers.plans import Plan, next_choice, plans
 
 Send = Callable[[RunKey], None]
 _SPOILT = ("store.missing", "store.artifact_damaged")
+# What an operating system says when this machine is full: no fault of the video that happened to meet it.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 log = structlog.get_logger()
 
 
@@ -52,11 +57,16 @@ class Graph:
         self.settings = settings
         self.objects = objects
         self.catalogue = catalogue
+        self.letters = DeadLetters(catalogue)
         self.send = send
         self.plans: tuple[Plan, ...] = ()
         self._choices: dict[str, str] | None = None
         self.refresh()
         self.worker = f"{socket.gethostname()}/{os.getpid()}"
+        # Runs that could not be given back, for the database was away: by now it may be there.
+        self._unreturned: set[RunKey] = set()
+        # For each run of another worker: what it last showed, and since when by the steady clock of this process.
+        self._leases: dict[RunKey, tuple[tuple[str | None, int, float | None], float]] = {}
 
     def refresh(self) -> None:
         """See which learnt models are served by now, and which come next: others make other versions."""
@@ -113,12 +123,17 @@ class Graph:
         Raises PassingError after handing the run back, so that the caller can try again later.
         """
         self.refresh()
+        self._return()
         plan = self._plan_of(key)
         if plan is None:
             # A message of another version: this worker would write under a key that names something else.
             log.warning("stale message dropped", stage=key.stage, version=key.version, video=key.video_id)
             return None
-        video = self.catalogue.video(key.video_id)
+        try:
+            video = self.catalogue.video(key.video_id)
+        except NotFoundError:
+            log.warning("message of an unknown video dropped", stage=key.stage, video=key.video_id)
+            return None
         if self.key(video, key.stage, plan) != key:
             return None  # the uploader's words have changed since; the new revision has its own message
         if self.has(key):
@@ -139,41 +154,83 @@ class Graph:
         return next((plan for plan in self.plans if plan.versions.get(key.stage) == key.version), None)
 
     def _claim(self, key: RunKey) -> int | None:
-        attempt = self.catalogue.claim(key, self.worker, self.settings.lease_seconds)
+        # A lease never runs out by comparing clocks: two machines' differ, and any may jump. The sweep, which watches
+        # for a while, takes runs from the silent; here only those of processes that are surely gone are taken.
+        attempt = self.catalogue.claim(key, self.worker, math.inf)
         if attempt is None:
             held = self.catalogue.run(key)
             if held is not None and held.state == "running" and _is_dead(held.worker):
-                # Its process is gone from this very machine: no need to wait for the lease to run out.
                 attempt = self.catalogue.claim(key, self.worker, lease_seconds=-1.0)
         return attempt
 
+    def _return(self) -> None:
+        """Give back what could not be given back before. Raises `database.unavailable`."""
+        for key in sorted(self._unreturned, key=str):
+            self.catalogue.abandon(key, counted=False, worker=self.worker)
+            self._unreturned.discard(key)
+
+    def _release(self, key: RunKey, error: PassingError) -> None:
+        """Hand a run back uncounted; where even that fails, as soon as the database is there again."""
+        self._unreturned.add(key)
+        self.catalogue.release(key, error, traceback.format_exc())
+        self._unreturned.discard(key)
+
     def _attempt(self, video: Video, key: RunKey, attempt: int, encoders: extraction.Encoders) -> None:
+        at_once = attempt > 1 or self.settings.limits.attempts == 1
+        with run_log.kept(self.letters, [key], at_once=at_once) as lines:
+            failed = True
+            try:
+                failed = self._attempt_kept(video, key, attempt, encoders)
+            finally:
+                lines.end(failed=failed)
+
+    def _attempt_kept(self, video: Video, key: RunKey, attempt: int, encoders: extraction.Encoders) -> bool:
+        """Whether the run has failed for good. Raises PassingError after handing it back."""
         started = time.monotonic()
         bound = log.bind(stage=key.stage, video=key.video_id, version=key.version, attempt=attempt)
+        limits = time_limits.limits_of(key.stage, [video], self.settings)
+        bound.info("stage started", worker=self.worker, hard_limit_seconds=round(limits.hard, 1))
         try:
-            with self._heartbeat([key]):
+            with self._heartbeat([key]), time_limits.limited(limits):
                 self._write(key, extraction.compute(key.stage, self._input(video, key), encoders))
             self._done(video, key, time.monotonic() - started)
             bound.info("stage done", seconds=round(time.monotonic() - started, 3))
+        except time_limits.HandedBack:
+            bound.warning("stage handed back, for the worker shuts down")
+            self.catalogue.abandon(key, counted=False, worker=self.worker)
+            self.send(key)
         except ReelsenseError as error:
             if error.code in _SPOILT and self._mend_needs(video, key):
                 bound.warning("stage waits for its needs again", code=error.code, message=error.message)
             elif error.code == "store.missing" and self.objects.size(source_key(video.id)) is not None:
                 # It is there again: some stores have a moment without an object while it is written anew.
                 passing = PassingError("store.unavailable", f"An object was away for a moment: {error.message}")
-                self.catalogue.release(key, passing, traceback.format_exc())
+                self._release(key, passing)
                 raise passing from error
             elif isinstance(error, PassingError):
                 bound.warning("stage handed back", code=error.code, message=error.message)
-                self.catalogue.release(key, error, traceback.format_exc())
+                self._release(key, error)
                 raise
             else:
                 bound.warning("stage failed", code=error.code, message=error.message)
                 self.catalogue.fail(key, error, traceback.format_exc())
+                return True
+        except OSError as error:
+            if error.errno not in _FULL:
+                return self._fail_unexpected(key, error, bound)
+            full = PassingError("store.unavailable", f"This worker's machine is full: {error.strerror}.")
+            bound.warning("stage handed back", code=full.code, message=full.message)
+            self._release(key, full)
+            raise full from error
         except Exception as error:
-            bound.exception("stage failed")
-            wrapped = ReelsenseError("internal", f"{type(error).__name__}: {error}"[:500])
-            self.catalogue.fail(key, wrapped, traceback.format_exc())
+            return self._fail_unexpected(key, error, bound)
+        return False
+
+    def _fail_unexpected(self, key: RunKey, error: Exception, bound: structlog.typing.FilteringBoundLogger) -> bool:
+        bound.exception("stage failed")
+        wrapped = ReelsenseError("internal", f"{type(error).__name__}: {error}"[:500])
+        self.catalogue.fail(key, wrapped, traceback.format_exc())
+        return True
 
     def _attempt_together(self, key: RunKey, encoders: extraction.Encoders) -> bool:
         """Run `key`, which is claimed, and others of its stage that wait, as one batch. False when there are none, the
@@ -189,7 +246,8 @@ class Graph:
         keys = [key, *others]
         try:
             videos = [self.catalogue.video(item.video_id) for item in keys]
-            with self._heartbeat(keys):
+            limits = time_limits.limits_of(key.stage, videos, self.settings)
+            with self._heartbeat(keys), time_limits.limited(limits):
                 inputs = [self._input(video, item) for video, item in zip(videos, keys, strict=True)]
                 for item, computed in zip(keys, extraction.compute_many(key.stage, inputs, encoders), strict=True):
                     self._write(item, computed)
@@ -198,9 +256,14 @@ class Graph:
                 "batch taken apart", stage=key.stage, videos=len(keys), error=f"{type(error).__name__}: {error}"
             )
             for other in others:
-                self.catalogue.abandon(other, counted=False)
+                self.catalogue.abandon(other, counted=False, worker=self.worker)
                 self.send(other)
             return False
+        except time_limits.HandedBack:
+            for item in keys:
+                self.catalogue.abandon(item, counted=False, worker=self.worker)
+                self.send(item)
+            return True
         seconds = (time.monotonic() - started) / len(keys)
         for video, item in zip(videos, keys, strict=True):
             self._done(video, item, seconds)
@@ -219,15 +282,19 @@ class Graph:
         self.objects.put(_artifact_key(key), to_bytes(artifact))
 
     def give_up(self, key: RunKey, code: str = "stage.gave_up") -> None:
-        """Set a run aside as dead, keeping the reason that its last attempt left, if any."""
+        """Set a run aside as dead, keeping the reason that its last attempt left, if any. Where the hard limit killed
+        it, the code is `stage.timeout`."""
         run = self.catalogue.run(key)
+        noted = self.letters.noted(key)
         last = f" Last error: {run.error_message}" if run is not None and run.error_message else ""
+        why = "it kills its worker or cannot reach what it needs"
+        if noted.lines and time_limits.SOFT_LIMIT_EVENT in noted.lines[-1]:
+            code, why = "stage.timeout", "it takes longer than its hard limit and does not stop"
         error = ReelsenseError(
             code,
-            f"The stage {key.stage} was tried {self.settings.limits.attempts} times without an end: it kills its "
-            f"worker or cannot reach what it needs.{last}",
+            f"The stage {key.stage} was tried {run.attempts if run else 0} times without an end: {why}.{last}",
         )
-        self.catalogue.fail(key, error, run.traceback if run else None, dead=True)
+        self.catalogue.fail(key, error, (run.traceback if run else None) or noted.place or None, dead=True)
         log.error("stage set aside", stage=key.stage, video=key.video_id, message=error.message)
 
     def artifact(self, key: RunKey) -> Artifact:
@@ -291,6 +358,8 @@ class Graph:
                 for key in keys:
                     with contextlib.suppress(PassingError):
                         self.catalogue.beat(key, self.worker)
+                if run_log.RunLog.current is not None:
+                    run_log.RunLog.current.save()
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -307,17 +376,19 @@ class Graph:
     ) -> SweepReport:
         """Compare what should exist with what does, and send what is missing and ready.
 
-        A run is left alone while a worker holds a fresh lease on it; while its message is younger than `resend_after`
-        seconds; and while its queue holds any message (`depths`, messages by queue), for its own may be among them, and
-        a long queue must not grow with every sweep. A run that died with its worker too often is set aside. Cost: one
-        listing per stage and one read of the ledger, however many videos there are. With `verify` every artifact is
-        read as well, and a damaged one is discarded and made again. Where a learnt model comes next, what it makes new
-        is sent behind everything else, and it is served as soon as every video has that.
+        A run is left alone while its worker gives signs of life (see `_is_abandoned`); while its message is younger
+        than `resend_after` seconds; and while its queue holds any message (`depths`, messages by queue), for its own
+        may be among them, and a long queue must not grow with every sweep. A run that died with its worker too often is
+        set aside. Cost: one listing per stage and one read of the ledger, however many videos there are. With `verify`
+        every artifact is read as well, and a damaged one is discarded and made again. Where a learnt model comes next,
+        what it makes new is sent behind everything else, and it is served as soon as every video has that.
         """
         self.refresh()
         videos = self.catalogue.videos()
         report = SweepReport(videos=len(videos), discarded=self._discard_damaged(videos) if verify else [])
         ledger = {_key_of(run): run for run in self.catalogue.runs()}
+        running = {key for key, run in ledger.items() if run.state == "running"}
+        self._leases = {key: lease for key, lease in self._leases.items() if key in running}
         for plan in self.plans:
             present = {stage.name: self._present(stage.name, plan) for stage in stages.STAGES}
             report = replace(report, repaired=report.repaired + self._repair(videos, plan, present, ledger))
@@ -352,6 +423,15 @@ class Graph:
                     self.catalogue.finish(key, None)
         return repaired
 
+    def repair(self) -> int:
+        """Note in catalogue and ledger what artifacts there are, and send nothing; how many publications it lacked."""
+        videos = self.catalogue.videos()
+        ledger = {_key_of(run): run for run in self.catalogue.runs()}
+        return sum(
+            self._repair(videos, plan, {stage.name: self._present(stage.name, plan) for stage in stages.STAGES}, ledger)
+            for plan in self.plans
+        )
+
     def _has_failed(self, video: Video, plan: Plan, ledger: Mapping[RunKey, Run]) -> bool:
         found = (ledger.get(self.key(video, stage.name, plan)) for stage in stages.STAGES)
         return any(run is not None and run.state in ("failed", "dead") for run in found)
@@ -367,23 +447,36 @@ class Graph:
         if run is not None:
             if run.state in ("failed", "dead"):
                 return
-            if run.state == "queued" and (waiting or now - (run.queued_at or 0.0) < resend_after):
+            # A message from the future is one from before a clock was set back.
+            if run.state == "queued" and (waiting or 0.0 <= now - (run.queued_at or 0.0) < resend_after):
                 return
             if run.state == "done":
                 # The ledger says done, the artifact is gone: somebody deleted it, and wants it again.
                 self.catalogue.forget(key)
             if run.state == "running":
-                fresh = now - (run.heartbeat_at or 0.0) < self.settings.lease_seconds
-                if fresh and not _is_dead(run.worker):
+                if not self._is_abandoned(key, run):
                     return
                 if run.attempts >= self.settings.limits.attempts:
                     self.give_up(key)
                     report.given_up.append(key)
                     return
-                self.catalogue.abandon(key)
+                # Only from that worker in that attempt: another sweep may have been faster.
+                self.catalogue.abandon(key, worker=run.worker, attempt=run.attempts)
         self.catalogue.mark_queued(key)
         self.send(key)
         report.sent.append(key)
+
+    def _is_abandoned(self, key: RunKey, run: Run) -> bool:
+        """Whether the worker of a running stage is gone: its process is, or it has shown no new heartbeat for a lease,
+        measured by the steady clock of this very process. No two clocks are compared, so that none that jumps, here or
+        there, takes a run from the living or leaves one with the dead."""
+        if _is_dead(run.worker):
+            return True
+        shown = (run.worker, run.attempts, run.heartbeat_at)
+        now = time.monotonic()
+        if key not in self._leases or self._leases[key][0] != shown:
+            self._leases[key] = (shown, now)
+        return now - self._leases[key][1] >= self.settings.lease_seconds
 
     def _discard_damaged(self, videos: Sequence[Video]) -> list[RunKey]:
         keys = [key for video in videos for stage in stages.STAGES for key in self.keys(video, stage.name)]

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from store.artifacts import digest, metadata_key, source_key, video_id_of
 from store.catalogue import Catalogue, Video
 from store.errors import InputError, MediaError, NotFoundError
+from store.journal import record_key
 from store.objects import ObjectStore
 from store.records import CaptionTrack, Metadata
 from store.settings import Limits, Settings
@@ -120,6 +121,9 @@ def take_in(
         media=media,
         uploaded_at=time.time(),
     )
+    # What only the catalogue would know, beside the source: `reelsense rebuild` reads it.
+    kept = known.model_copy(update={"revision": revision}) if known is not None else video
+    objects.put(record_key(video_id), kept.model_dump_json(exclude={"metadata"}).encode())
     catalogue.put_video(video)
     return Intake(catalogue.video(video_id), "new" if known is None else "updated")
 

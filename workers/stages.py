@@ -39,7 +39,9 @@ class Stage:
 
     `reads_words`: whether what the uploader wrote goes into it, directly or through a need. `places`: the encoders that
     it calls. `code`: the modules, and functions of modules, whose code makes its result beside those (see
-    `encoders.identity.code_digest`). `learnt`: the model learnt from the catalogue that it uses, if any.
+    `encoders.identity.code_digest`). `cost`: CPU seconds that it is expected to take for each second of video;
+    time limits come from it (`workers.time_limits`), and no version does. `learnt`: the model learnt from the
+    catalogue that it uses, if any.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Stage:
     reads_words: bool
     places: tuple[Place, ...]
     code: tuple[str, ...]
+    cost: float
     learnt: str | None = None
 
 
@@ -64,8 +67,9 @@ STAGES: tuple[Stage, ...] = (
         False,
         (),
         (*_DECODING, "workers.frame_decoding", "workers.frame_sampling", "workers.pictures", "workers.shots", *_FRAMES),
+        cost=0.4,
     ),
-    Stage("vision", ("frames",), "vision", False, ("vision", "objects"), _FRAMES),
+    Stage("vision", ("frames",), "vision", False, ("vision", "objects"), _FRAMES, cost=0.5),
     Stage(
         "appearance",
         ("frames",),
@@ -73,11 +77,12 @@ STAGES: tuple[Stage, ...] = (
         False,
         ("appearance", "faces"),
         (*_FRAMES, "encoders.signature", "encoders.pictures"),
+        cost=0.3,
     ),
-    Stage("screen", ("frames",), "screen", False, ("screen",), _FRAMES),
-    Stage("audio", (), "audio", False, ("audio",), _SOUND),
-    Stage("transcript", (), "transcript", False, ("speech",), _SOUND),
-    Stage("speakers", (), "speakers", False, ("speakers",), _SOUND),
+    Stage("screen", ("frames",), "screen", False, ("screen",), _FRAMES, cost=1.0),
+    Stage("audio", (), "audio", False, ("audio",), _SOUND, cost=0.1),
+    Stage("transcript", (), "transcript", False, ("speech",), _SOUND, cost=0.6),
+    Stage("speakers", (), "speakers", False, ("speakers",), _SOUND, cost=0.3),
     Stage(
         "text",
         ("transcript", "screen"),
@@ -85,6 +90,7 @@ STAGES: tuple[Stage, ...] = (
         True,
         ("text",),
         ("workers.captions", "workers.containers", "workers.words"),
+        cost=0.1,
     ),
     Stage(
         "topics",
@@ -93,6 +99,7 @@ STAGES: tuple[Stage, ...] = (
         True,
         (),
         ("encoders.topics", "encoders.keywords", "encoders.stop_words"),
+        cost=0.02,
         learnt="topics",
     ),
     Stage(
@@ -102,6 +109,7 @@ STAGES: tuple[Stage, ...] = (
         True,
         (),
         ("fusion.attention", "fusion.projection", "fusion.trained", "fusion.network", "fusion.batches"),
+        cost=0.02,
         learnt="fusion",
     ),
     Stage(
@@ -111,6 +119,7 @@ STAGES: tuple[Stage, ...] = (
         True,
         ("text",),
         ("workers.publication",),
+        cost=0.02,
     ),
 )
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}

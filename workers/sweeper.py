@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 
 from store.errors import PassingError, ReelsenseError
+from store.journal import Journal
 from store.settings import Settings, load_settings
 from workers.celery_app import create_app, open_graph, queue_depths
 
 RESEND_SECONDS = 60.0
+JOURNAL_SECONDS = 60.0
 
 
 class Sweeper:
@@ -24,9 +26,11 @@ class Sweeper:
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self.app = create_app(settings)
         self.graph = open_graph(self.app)
+        self.journal = Journal(self.graph.objects, self.graph.catalogue)
         self.seconds = settings.sweep_seconds
         self.say = say
         self.next = 0.0
+        self.next_journal = 0.0
         # The first sweep resends at once: whatever was queued before may have died with its broker.
         self.resend_after = 0.0
 
@@ -41,7 +45,17 @@ class Sweeper:
                 self.say(f"sweep: sent {len(report.sent)}, repaired {report.repaired}, gave up {len(report.given_up)}")
         except PassingError as error:
             self.say(f"sweep: {error.code}: {error.message}")
+        if time.monotonic() >= self.next_journal:
+            self.write_journal()
         self.next = time.monotonic() + self.seconds
+
+    def write_journal(self) -> None:
+        """Copy to object storage what only the database knows, as far as both answer; the rest goes with the next."""
+        self.next_journal = time.monotonic() + JOURNAL_SECONDS
+        try:
+            self.journal.write()
+        except PassingError as error:
+            self.say(f"journal: {error.code}: {error.message}")
 
 
 def main() -> None:
@@ -59,6 +73,7 @@ def main() -> None:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
     while not stop.wait(0.5):
         sweeper.now_and_then()
+    sweeper.write_journal()
 
 
 if __name__ == "__main__":

@@ -7,18 +7,23 @@ than one worker of two. More throughput is more worker processes, on this machin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_shutting_down
 
 from store.settings import Settings, load_settings
 
 PR_SET_PDEATHSIG = 1
+# How long a worker that was told to stop goes on with the stage at hand, before it hands it back. Container engines
+# kill 10 s after they ask.
+HAND_BACK_SECONDS = 4.0
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
@@ -29,7 +34,51 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 
 @worker_process_init.connect(weak=False)
 def _after_fork(**_: Any) -> None:
+    from workers import time_limits
+
     die_with_parent()
+    time_limits.listen()
+
+
+@worker_shutting_down.connect(weak=False)
+def _hand_back_in_time(**_: Any) -> None:
+    """On SIGTERM the stage at hand may end; one that takes longer is handed back by its child, and costs no attempt."""
+    from workers import time_limits
+
+    def interrupt() -> None:
+        for child in children(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, time_limits.INTERRUPT)
+
+    timer = threading.Timer(HAND_BACK_SECONDS, interrupt)
+    timer.daemon = True
+    timer.start()
+
+
+def children(pid: int) -> list[int]:
+    """The processes whose parent is `pid`."""
+    import psutil  # type: ignore[import-untyped]
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children()]
+    return []
+
+
+class _Stderr:
+    """Stderr that loses a line rather than a stage: it may be a file on a full disk."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stderr  # the real one: Celery puts something else in its place later
+
+    def write(self, text: str) -> None:
+        """Write, if it can be written."""
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if it can be flushed."""
+        with contextlib.suppress(OSError):
+            self.stream.flush()
 
 
 def limit_threads(threads: int) -> None:
@@ -40,8 +89,12 @@ def limit_threads(threads: int) -> None:
 
 
 def configure_logging() -> None:
-    """Log lines as JSON on stderr, one an event, with video, stage and attempt as fields."""
+    """Log lines as JSON on stderr, one an event, with video, stage and attempt as fields; a dead letter keeps its."""
+    from typing import TextIO, cast
+
     import structlog
+
+    from workers import run_log
 
     structlog.configure(
         processors=[
@@ -49,11 +102,14 @@ def configure_logging() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            run_log.keep_event,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
+    keeper = run_log.KeepWarnings(logging.WARNING)
+    logging.getLogger().addHandler(keeper)
 
 
 def run(settings: Settings, queues: list[str], name: str) -> None:
