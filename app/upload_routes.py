@@ -36,7 +36,7 @@ from app.guard import MOST_CAPTIONS, TUS_VERSION, UPLOADS
 from app.intaking import Intaking, began
 from app.operations import Added, error_json
 from app.upload_files import unknown
-from store.errors import InputError, PassingError
+from store.errors import InputError
 from store.upload_ledger import Upload
 from workers.intake import metadata_of
 
@@ -100,8 +100,11 @@ def form_routes(intaking: Intaking, access: Access) -> APIRouter:
         finally:
             os.close(lock)
         added = await asyncio.wrap_future(intaking.submit(started.id))
-        if added is None:
+        while added is None:
+            # Somebody looked at it while this request still held it, or another process takes it in.
+            await asyncio.sleep(0.1)
             added = await run_in_threadpool(_ended, intaking, started.id)
+            added = added or await asyncio.wrap_future(intaking.submit(started.id))
         if added.id is None and added.error is not None:
             raise added.error
         return added.as_json() | {"path": form.file_name}
@@ -114,12 +117,14 @@ def _finish_form(intaking: Intaking, upload: Upload, words: dict[str, Any], size
     intaking.ledger.received(upload.id, size)
 
 
-def _ended(intaking: Intaking, upload_id: str) -> Added:
-    """What another process made of it."""
+def _ended(intaking: Intaking, upload_id: str) -> Added | None:
+    """What another process made of the upload; None when that is still open."""
     upload = intaking.ledger.find(upload_id)
-    if upload is None or upload.state != "taken":
-        raise PassingError("store.unavailable", "The upload is stored and not yet taken in.")
-    return Added(upload_id, upload.video_id, "waiting", upload.outcome or "", None)
+    if upload is not None and upload.state == "received":
+        return None
+    if upload is None or upload.state == "receiving":
+        raise unknown(upload_id)
+    return Added(upload_id, upload.video_id, "waiting", upload.outcome or "", _error_of(upload))
 
 
 def tus_routes(intaking: Intaking, access: Access) -> APIRouter:
@@ -484,9 +489,6 @@ def _shown(intaking: Intaking, upload: Upload) -> dict[str, Any]:
     offset = upload.length or 0
     if upload.state == "receiving":
         offset = intaking.files.offset(upload) if intaking.files.here(upload.id) else 0
-    error = None
-    if upload.error_code:
-        error = InputError(upload.error_code, upload.error_message or "", hint=upload.error_hint or "")
     return {
         "id": upload.id,
         "state": upload.state,
@@ -496,5 +498,11 @@ def _shown(intaking: Intaking, upload: Upload) -> dict[str, Any]:
         "finished_at": upload.finished_at,
         "video": upload.video_id,
         "outcome": upload.outcome,
-        "error": error_json(error),
+        "error": error_json(_error_of(upload)),
     }
+
+
+def _error_of(upload: Upload) -> InputError | None:
+    if not upload.error_code:
+        return None
+    return InputError(upload.error_code, upload.error_message or "", hint=upload.error_hint or "")
