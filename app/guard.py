@@ -77,6 +77,9 @@ class Guard:
                 answer = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     answer.setdefault(name, value)
+                if body.failure is not None:
+                    # Without it the server would go on reading, and a client could dawdle for ever.
+                    answer["connection"] = "close"
                 if scope["path"].startswith(UPLOADS):
                     answer.setdefault("tus-resumable", TUS_VERSION)
             await send(message)

@@ -206,7 +206,9 @@ def test_an_id_is_never_a_path(client: TestClient, data: Path) -> None:
     ):
         for method, headers in (("HEAD", TUS), ("GET", {}), ("PATCH", piece(0)), ("DELETE", TUS), ("PUT", {})):
             url = f"{UPLOADS}/{name}" + ("/captions" if method == "PUT" else "")
-            answer = client.request(method, url, headers=headers, content=b"evil" if method in ("PATCH", "PUT") else b"")
+            answer = client.request(
+                method, url, headers=headers, content=b"evil" if method in ("PATCH", "PUT") else b""
+            )
             assert answer.status_code in (404, 405), (name, method, answer.status_code, answer.text)
     assert {path: path.stat().st_size for path in data.rglob("*") if "sqlite3" not in path.name} == before
 
