@@ -15,6 +15,7 @@ from fastapi import Request
 
 from app.operations import ReelSense
 from store.api_keys import SCOPES, AccessError, ApiKeys, Scope
+from store.catalogue import Catalogue
 from store.errors import SettingsError
 from store.settings import Settings
 
@@ -90,9 +91,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_bind(settings: Settings, *, keys_exist: bool) -> None:
+def check_bind(settings: Settings) -> None:
     """Refuse to listen beyond this machine while there are no keys. Raises `settings.invalid`."""
-    if not (is_loopback(settings.host) or keys_exist or settings.trusted_network):
+    if is_loopback(settings.host) or settings.trusted_network:
+        return
+    catalogue = Catalogue(settings.database_url())
+    try:
+        keys_exist = ApiKeys(catalogue).exist()
+    finally:
+        catalogue.close()
+    if not keys_exist:
         raise SettingsError(
             "settings.invalid",
             f"There is no API key yet, so the API listens on loopback only, not on {settings.host}.",

@@ -17,7 +17,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.access import Access, check_bind, is_loopback
+from app.access import Access, check_bind
 from app.guard import Guard
 from app.intaking import Intaking
 from app.operations import ReelSense
@@ -51,7 +51,6 @@ def create_api(settings: Settings) -> FastAPI:
         reelsense.catalogue.close()
 
     api = FastAPI(title="ReelSense", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    api.state.access = access
     api.add_middleware(Guard, settings=settings)
     api.add_exception_handler(ReelsenseError, problem)
     api.add_exception_handler(RequestValidationError, malformed)
@@ -168,17 +167,17 @@ def main() -> None:
     import uvicorn
 
     settings = load_settings()
-    api = create_api(settings)
     try:
-        check_bind(settings, keys_exist=not is_loopback(settings.host) and api.state.access.keys.exist())
+        check_bind(settings)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
     uvicorn.run(
-        api,
+        create_api(settings),
         host=settings.host,
         port=settings.port,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         limit_concurrency=MOST_CONNECTIONS,
     )

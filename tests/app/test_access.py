@@ -236,14 +236,15 @@ def test_what_is_not_understood_is_a_problem_too_and_repeats_nothing(client: Tes
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example"])
 def test_other_addresses_than_loopback_need_keys(tmp_path: Path, host: str) -> None:
     with pytest.raises(SettingsError):
-        check_bind(load_settings(data=tmp_path, host=host), keys_exist=False)
-    check_bind(load_settings(data=tmp_path, host=host), keys_exist=True)
-    check_bind(load_settings(data=tmp_path, host=host, trusted_network=True), keys_exist=False)
+        check_bind(load_settings(data=tmp_path, host=host))
+    check_bind(load_settings(data=tmp_path, host=host, trusted_network=True))
+    ApiKeys(Catalogue(load_settings(data=tmp_path).database_url())).create("x", ["read"])
+    check_bind(load_settings(data=tmp_path, host=host))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
 def test_loopback_is_fine(tmp_path: Path, host: str) -> None:
-    check_bind(load_settings(data=tmp_path, host=host), keys_exist=False)
+    check_bind(load_settings(data=tmp_path, host=host))
 
 
 def test_beyond_loopback_nothing_is_open_without_keys(data: Path) -> None:
@@ -266,6 +267,8 @@ def test_the_process_refuses_to_start_beyond_loopback_without_keys(data: Path, k
     assert done.returncode == 1
     assert "settings.invalid" in done.stderr
     assert "Traceback" not in done.stderr
+    up = reelsense("up", "--json", "--data", data, REELSENSE_HOST="0.0.0.0")
+    assert (up.status, up.json["error"]["code"]) == (1, "settings.invalid")
     secret = keys.create("x", ["read"])[1]
     with serving(data, REELSENSE_HOST="0.0.0.0") as api:
         assert api.ask("GET", "/api/v1/videos")[0] == 401
