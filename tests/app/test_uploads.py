@@ -14,6 +14,8 @@ from starlette.testclient import TestClient
 from app.api import create_api
 from app.intaking import Intaking
 from app.operations import ReelSense
+from app.upload_files import UploadFiles
+from store.errors import NotFoundError
 from store.settings import load_settings
 from store.upload_ledger import UploadLedger
 from tests import clips
@@ -213,6 +215,14 @@ def test_an_id_is_never_a_path(client: TestClient, data: Path) -> None:
     assert {path: path.stat().st_size for path in data.rglob("*") if "sqlite3" not in path.name} == before
 
 
+def test_a_path_is_made_of_nothing_but_an_id(tmp_path: Path) -> None:
+    files = UploadFiles(tmp_path)
+    for name in ("", ".", "..", "../x", "x.info", "0" * 31, "0" * 32 + "\n", "A" * 32, "٣" * 32, "/" + "0" * 32):
+        with pytest.raises(NotFoundError):
+            files.folder(name)
+    assert files.folder("0" * 32).parent == files.root
+
+
 def test_an_id_with_a_tail_names_nothing(client: TestClient) -> None:
     where = begin(client, 10)
     for tail in (".info", ".lock", "/lock", "/upload", "%2flock", "%20"):
@@ -279,6 +289,18 @@ def test_wrong_pieces_change_nothing(client: TestClient, clip: bytes) -> None:
         assert offset(client, where) == 100
     assert client.patch(where, headers=piece(100), content=clip[100:]).status_code == 204
     assert finished(client, where)["state"] == "taken"
+
+
+def test_nothing_of_a_piece_that_is_too_long_stays(data: Path) -> None:
+    """Also when a good part of it had been written to the disk before it was found out."""
+    with TestClient(create_api(load_settings(data=data)), base_url="http://127.0.0.1") as client:
+        where = begin(client, 2**21 + 100)
+        assert client.patch(where, headers=piece(0), content=b"good").status_code == 204
+        answer = client.patch(where, headers=piece(4), content=(b"x" * 2**20 for _ in range(3)))
+        assert (answer.status_code, code(answer)) == (400, "upload.malformed")
+        assert offset(client, where) == 4
+        name = where.rpartition("/")[2]
+        assert (data / "uploads" / name / "upload").read_bytes() == b"good"
 
 
 def test_metadata_never_names_a_file(client: TestClient, tmp_path: Path, clip: bytes) -> None:
