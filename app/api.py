@@ -166,6 +166,8 @@ def main() -> None:
     """`python -m app.api`: serve with the settings of the environment."""
     import uvicorn
 
+    from app.http_heads import protocol
+
     settings = load_settings()
     try:
         check_bind(settings)
@@ -178,6 +180,7 @@ def main() -> None:
         log_level="warning",
         server_header=False,
         proxy_headers=False,
+        http=protocol(settings.intake.silence_seconds),
         timeout_graceful_shutdown=GRACE_SECONDS,
         limit_concurrency=MOST_CONNECTIONS,
     )
