@@ -15,19 +15,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from email.utils import formatdate
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from app.access import Access, Caller
 from app.admission import BusyError
@@ -35,16 +31,14 @@ from app.form_upload import FIELDS, LANGUAGE, FormUpload, captions_language, mal
 from app.guard import MOST_CAPTIONS, TUS_VERSION, UPLOADS
 from app.intaking import Intaking, began
 from app.operations import Added, error_json
+from app.upload_body import CHECKSUMS, disk_full, number, pieces, receive
 from app.upload_files import unknown
 from store.errors import InputError
 from store.upload_ledger import Upload
 from workers.intake import metadata_of
 
-PIECE_BYTES = 2**20
 EXTENSIONS = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination"
-CHECKSUMS = ("sha1", "sha256", "md5")
 PIECE_TYPE = "application/offset+octet-stream"
-_DIGITS = 18
 _FORM_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -81,7 +75,7 @@ def form_routes(intaking: Intaking, access: Access) -> APIRouter:
         try:
             form = FormUpload(request.headers.get("content-type", ""), intaking.files.data(started.id), settings.limits)
             try:
-                async for piece in _pieces(request):
+                async for piece in pieces(request):
                     await run_in_threadpool(form.write, piece)
                 await run_in_threadpool(form.close)
             finally:
@@ -92,7 +86,7 @@ def form_routes(intaking: Intaking, access: Access) -> APIRouter:
             await run_in_threadpool(_finish_form, intaking, started, words, form.bytes)
         except OSError as error:
             intaking.discard(started.id)
-            raise _disk_full(intaking) from error
+            raise disk_full(intaking) from error
         except BaseException:
             # Also when the client has gone: what it took is given back at once.
             intaking.discard(started.id)
@@ -162,7 +156,7 @@ def tus_routes(intaking: Intaking, access: Access) -> APIRouter:
         check_version(request)
         if request.headers.get("upload-concat") is not None:
             raise malformed("Upload-Concat is not spoken here.")
-        length = _number(request, "upload-length")
+        length = number(request, "upload-length")
         deferred = request.headers.get("upload-defer-length")
         if (length is None) == (deferred is None) or deferred not in (None, "1"):
             raise malformed("Give either Upload-Length or `Upload-Defer-Length: 1`.")
@@ -191,7 +185,7 @@ def tus_routes(intaking: Intaking, access: Access) -> APIRouter:
             if with_piece:
                 # A piece that breaks leaves the upload as tus wants it: its client does not know its address, but a
                 # client that got none begins anew, and this one expires.
-                offset = await _receive(intaking, request, upload, 0)
+                offset = await receive(intaking, request, upload, 0)
             elif length == 0:
                 await run_in_threadpool(intaking.ledger.received, upload.id, 0)
         finally:
@@ -237,7 +231,7 @@ def tus_routes(intaking: Intaking, access: Access) -> APIRouter:
         upload = await run_in_threadpool(owned, upload_id, caller)
         if request.headers.get("content-type", "") != PIECE_TYPE:
             raise malformed(f"The Content-Type of a piece is {PIECE_TYPE}.")
-        offset = _number(request, "upload-offset")
+        offset = number(request, "upload-offset")
         if offset is None:
             raise malformed("The Upload-Offset header is missing.")
         lock = await run_in_threadpool(_hold, intaking, upload)
@@ -250,8 +244,8 @@ def tus_routes(intaking: Intaking, access: Access) -> APIRouter:
                 if at and request.headers.get("content-length", "") == "0":
                     return Response(status_code=204, headers={"Upload-Offset": str(at)})
                 raise InputError("upload.finished", "All bytes of this upload have come.")
-            upload = await run_in_threadpool(_announced, intaking, upload, _number(request, "upload-length"), at)
-            at = await _receive(intaking, request, upload, at)
+            upload = await run_in_threadpool(_announced, intaking, upload, number(request, "upload-length"), at)
+            at = await receive(intaking, request, upload, at)
         finally:
             if lock is not None:
                 os.close(lock)
@@ -320,15 +314,6 @@ def check_version(request: Request) -> None:
         raise InputError("upload.version", f"Send the header Tus-Resumable: {TUS_VERSION}.")
 
 
-def _number(request: Request, name: str) -> int | None:
-    text = request.headers.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
-        raise malformed(f"The header {name} is no whole number.")
-    return int(text)
-
-
 def read_metadata(header: str) -> dict[str, str]:
     """Upload-Metadata as texts by key. Raises `upload.malformed`, `metadata.invalid`."""
     fields: dict[str, str] = {}
@@ -382,107 +367,6 @@ def _announced(intaking: Intaking, upload: Upload, length: int | None, offset: i
     began(upload.user_id, "tus", length, intaking.settings.limits.bytes)
     intaking.ledger.announce(upload, length)
     return upload.model_copy(update={"length": length})
-
-
-async def _receive(intaking: Intaking, request: Request, upload: Upload, offset: int) -> int:
-    """Write the body behind `offset`; the new offset. The caller holds the upload.
-
-    What came before the client vanished stays, unless it came with a checksum: then it was not compared, and goes.
-    """
-    most = (intaking.settings.limits.bytes if upload.length is None else upload.length) - offset
-    announced = _number(request, "content-length")
-    if announced is not None and announced > most:
-        raise malformed(f"The piece has {announced} bytes, at most {most} are missing.")
-    checksum, expected = _checksum(request)
-    with await run_in_threadpool(_opened, intaking, upload, offset, checksum is not None) as target:
-        size = 0
-        kept = False
-        try:
-            async for piece in _pieces(request):
-                size += len(piece)
-                if size > most:
-                    raise malformed(f"The piece has more bytes than the {most} that are missing.")
-                await run_in_threadpool(_write, target, piece, checksum)
-            if checksum is not None and checksum.digest() != expected:
-                raise InputError("upload.checksum_mismatch", "The piece's bytes do not have this checksum.")
-            kept = True
-        except ClientDisconnect:
-            kept = checksum is None
-            raise
-        except InputError as error:
-            kept = checksum is None and error.code == "request.too_slow"
-            raise
-        except OSError as error:
-            kept = checksum is None
-            raise _disk_full(intaking) from error
-        finally:
-            if not kept:
-                target.truncate(offset)
-            with suppress(OSError):
-                os.fsync(target.fileno())
-    await run_in_threadpool(_came, intaking, upload, offset + size)
-    return offset + size
-
-
-def _opened(intaking: Intaking, upload: Upload, offset: int, checked: bool) -> FileIO:
-    target = intaking.files.data(upload.id).open("r+b", buffering=0)
-    target.truncate(offset)
-    target.seek(offset)
-    # Before the first byte: if this process dies, what came with a checksum does not count.
-    intaking.ledger.touch(upload.id, offset if checked else None)
-    return target
-
-
-def _write(target: FileIO, piece: bytes, checksum: Any) -> None:
-    left = memoryview(piece)
-    while left:
-        left = left[target.write(left) :]
-    if checksum is not None:
-        checksum.update(piece)
-
-
-def _came(intaking: Intaking, upload: Upload, offset: int) -> None:
-    if offset == upload.length:
-        intaking.ledger.received(upload.id, offset)
-    else:
-        intaking.ledger.touch(upload.id, None)
-
-
-def _checksum(request: Request) -> tuple[Any, bytes]:
-    """A hash to feed and what it should come to; None without the header Upload-Checksum."""
-    header = request.headers.get("upload-checksum")
-    if header is None:
-        return None, b""
-    name, _, text = header.partition(" ")
-    if name not in CHECKSUMS:
-        raise malformed(f"The checksum is one of {', '.join(CHECKSUMS)}.")
-    try:
-        return hashlib.new(name, usedforsecurity=False), base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise malformed("Upload-Checksum is not base64.") from None
-
-
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces of about a mebibyte: few visits to the disk, little memory. What came before the client
-    vanished is given out before ClientDisconnect is raised."""
-    buffer = bytearray()
-    try:
-        async for chunk in request.stream():
-            buffer += chunk
-            if len(buffer) >= PIECE_BYTES:
-                yield bytes(buffer)
-                buffer.clear()
-    except (ClientDisconnect, InputError):
-        if buffer:
-            yield bytes(buffer)
-        raise
-    if buffer:
-        yield bytes(buffer)
-
-
-def _disk_full(intaking: Intaking) -> BusyError:
-    seconds = intaking.settings.intake.retry_seconds
-    return BusyError("intake.disk_full", "The disk of this machine could not take the upload.", retry_seconds=seconds)
 
 
 def _shown(intaking: Intaking, upload: Upload) -> dict[str, Any]:
