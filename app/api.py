@@ -1,69 +1,97 @@
-"""The HTTP API, first version: the operations of the command line under `/api/v1`, with problem details (RFC 9457).
+"""The HTTP API: the operations of the command line under `/api/v1`, with problem details (RFC 9457).
 
-It listens on loopback unless told otherwise and has no keys yet, so it refuses any other address
-unless the network is declared to be trusted.
+It listens on loopback unless told otherwise, where all is open until the first key is made; any other address needs
+keys (`app/access.py`). `app/guard.py` stands before every route; uploads are in `app/upload_routes.py`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import tempfile
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, FastAPI, File, Form, Query, Request, UploadFile
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from app.access import Access, check_bind
+from app.guard import Guard
+from app.intaking import Intaking
 from app.notification_routes import notification_routes
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
-from store.errors import MediaError, NotFoundError, PassingError, ReelsenseError, SettingsError
+from app.problems import malformed, problem, unrouted
+from app.upload_routes import form_routes, tus_routes
+from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 
-CHUNK_BYTES = 1 << 20
+GRACE_SECONDS = 10
+# Connections beyond it are answered 503: each holds a socket and some memory, be it idle.
+MOST_CONNECTIONS = 512
+# The page of the documentation loads its program from where FastAPI says.
+DOCS_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src data: https://fastapi.tiangolo.com; frame-ancestors 'none'; "
+    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src https://cdn.jsdelivr.net"
+)
 K = Annotated[int, Query(ge=1, le=10_000)]
 
 
 def create_api(settings: Settings) -> FastAPI:
     """The application for these settings."""
     reelsense = ReelSense(settings)
+    access = Access(reelsense)
+    intaking = Intaking(reelsense)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        intaking.start()
         yield
+        intaking.stop()
         reelsense.catalogue.close()
 
-    api = FastAPI(
-        title="ReelSense", version="1", lifespan=lifespan, docs_url="/api/docs", openapi_url="/api/openapi.json"
-    )
+    api = FastAPI(title="ReelSense", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    api.add_middleware(Guard, settings=settings)
     api.add_exception_handler(ReelsenseError, problem)
+    api.add_exception_handler(RequestValidationError, malformed)
+    api.add_exception_handler(HTTPException, unrouted)
+    api.add_exception_handler(ClientDisconnect, _gone)
     api.include_router(_health(reelsense))
-    api.include_router(_videos(reelsense), prefix="/api/v1")
-    api.include_router(_viewers(reelsense), prefix="/api/v1")
+    api.include_router(_documentation(api, access))
+    api.include_router(form_routes(intaking, access), prefix="/api/v1")
+    # Before the routes of uploads by id, or `presigned` would be taken for one.
+    api.include_router(presigned_routes(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("upload"))])
+    api.include_router(tus_routes(intaking, access), prefix="/api/v1")
+    api.include_router(_videos(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("read"))])
+    api.include_router(_viewers(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("recommend"))])
+    # An object store has no key: it sends the secret of `incoming.notification_secret`.
     api.include_router(notification_routes(reelsense), prefix="/api/v1")
-    api.include_router(presigned_routes(reelsense), prefix="/api/v1")
     return api
 
 
-def problem(_: Request, error: Exception) -> JSONResponse:
-    """An error as problem details; the same codes as everywhere."""
-    if not isinstance(error, ReelsenseError):
-        raise error
-    status = 500
-    if isinstance(error, NotFoundError) or error.code == "user.unknown":
-        status = 404
-    elif error.code == "media.too_large":
-        status = 413
-    elif isinstance(error, PassingError):
-        status = 503
-    elif not isinstance(error, SettingsError):
-        status = 422
-    body = {"type": f"urn:reelsense:{error.code}", "title": error.message, "status": status, "code": error.code}
-    return JSONResponse(
-        body | ({"detail": error.hint} if error.hint else {}), status, media_type="application/problem+json"
-    )
+def _gone(_: Request, __: Exception) -> Response:
+    """The client went away in mid-body: nobody reads this."""
+    return Response(status_code=400)
+
+
+def _documentation(api: FastAPI, access: Access) -> APIRouter:
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(access.require("read"))])
+
+    @router.get("/api/openapi.json")
+    def schema() -> dict[str, Any]:
+        """The description of this API."""
+        return api.openapi()
+
+    @router.get("/api/docs")
+    def page() -> Response:
+        """The same for people."""
+        answer = get_swagger_ui_html(openapi_url="/api/openapi.json", title="ReelSense")
+        answer.headers["content-security-policy"] = DOCS_POLICY
+        return answer
+
+    return router
 
 
 def _health(reelsense: ReelSense) -> APIRouter:
@@ -89,42 +117,6 @@ def _health(reelsense: ReelSense) -> APIRouter:
 
 def _videos(reelsense: ReelSense) -> APIRouter:
     router = APIRouter(tags=["videos"])
-
-    @router.post("/videos", status_code=202)
-    def upload(
-        file: Annotated[UploadFile, File()],
-        title: Annotated[str, Form()] = "",
-        description: Annotated[str, Form()] = "",
-        tags: Annotated[str, Form()] = "",
-        creator: Annotated[str, Form()] = "",
-        region: Annotated[str, Form()] = "",
-        language: Annotated[str, Form()] = "",
-    ) -> dict[str, Any]:
-        """Upload one video; `tags` comma-separated. The answer comes when it is stored, before it is processed."""
-        with tempfile.TemporaryDirectory(prefix="reelsense-upload-") as folder:
-            # The uploader's file name is shown to people and never opened: here it is `upload`.
-            path = Path(folder) / "upload"
-            size = 0
-            with path.open("wb") as target:
-                while chunk := file.file.read(CHUNK_BYTES):
-                    size += len(chunk)
-                    if size > reelsense.settings.limits.bytes:
-                        raise MediaError(
-                            "media.too_large", f"More than {reelsense.settings.limits.bytes} bytes were sent."
-                        )
-                    target.write(chunk)
-            added = reelsense.add(
-                path,
-                title=title or Path(file.filename or "").name,
-                description=description,
-                tags=tags.split(","),
-                creator=creator,
-                region=region,
-                language=language,
-            )
-        if added.id is None and added.error is not None:
-            raise added.error
-        return added.as_json() | {"path": file.filename}
 
     @router.get("/videos")
     def listed() -> dict[str, Any]:
@@ -176,28 +168,28 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
     return router
 
 
-def check_loopback(settings: Settings) -> None:
-    """Refuse to listen beyond this machine while there are no keys. Raises `settings.invalid`."""
-    host = settings.host
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if not loopback and not settings.trusted_network:
-        raise SettingsError(
-            "settings.invalid",
-            f"The API has no keys yet and so listens on loopback only, not on {host}.",
-            hint="Put a proxy that authenticates in front; in a private network set REELSENSE_TRUSTED_NETWORK=true.",
-        )
-
-
 def main() -> None:
     """`python -m app.api`: serve with the settings of the environment."""
     import uvicorn
 
+    from app.http_heads import protocol
+
     settings = load_settings()
-    check_loopback(settings)
-    uvicorn.run(create_api(settings), host=settings.host, port=settings.port, log_level="warning", server_header=False)
+    try:
+        check_bind(settings)
+    except ReelsenseError as error:
+        sys.exit(f"{error.code}: {error.message} {error.hint}")
+    uvicorn.run(
+        create_api(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        http=protocol(settings.intake.silence_seconds),
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        limit_concurrency=MOST_CONNECTIONS,
+    )
 
 
 if __name__ == "__main__":

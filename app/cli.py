@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from app.dead_commands import dead
+from app.key_commands import key
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_help=True)
 app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
+app.add_typer(key, name="key")
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)

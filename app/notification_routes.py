@@ -6,7 +6,6 @@ import hmac
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.operations import ReelSense
@@ -28,15 +27,10 @@ def notification_routes(reelsense: ReelSense) -> APIRouter:
         secret = reelsense.settings.incoming.notification_secret.get_secret_value()
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not secret or not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
-            body = {
-                "type": "urn:reelsense:notification.refused",
-                "title": "This notification does not carry the secret that was agreed on.",
-                "status": 401,
-                "code": "notification.refused",
-                "detail": "Set REELSENSE_INCOMING__NOTIFICATION_SECRET here and as the target's auth_token.",
-            }
-            return JSONResponse(
-                body, 401, headers={"www-authenticate": "Bearer"}, media_type="application/problem+json"
+            raise InputError(
+                "notification.refused",
+                "This notification does not carry the secret that was agreed on.",
+                hint="Set REELSENSE_INCOMING__NOTIFICATION_SECRET here and as the target's auth_token.",
             )
         keys = keys_of(await _body(request), reelsense.settings)
         if keys:

@@ -158,6 +158,10 @@ class Stack:
 
     def _serve(self, run: Path, on_ready: Callable[[StackInfo], None] | None) -> None:
         settings = self.settings
+        if self.with_api:
+            from app.access import check_bind
+
+            check_bind(settings)
         if self.with_api and settings.port == 0:
             settings = settings.model_copy(update={"port": _free_port(settings.host)})
         if not settings.broker:

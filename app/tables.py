@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -386,3 +387,26 @@ def show_settings(document: dict[str, Any]) -> None:
             [(row["name"], row["value"], row["origin"], row["description"]) for row in document["settings"]],
         )
     )
+
+
+def show_keys(keys: Sequence[Any]) -> None:
+    """All API keys; an ended one says how."""
+    console().print(
+        table(
+            "",
+            ("id", "name", "scopes", "created", "last used", "expires", "revoked"),
+            [
+                (
+                    key.id,
+                    key.name,
+                    " ".join(key.scopes),
+                    *map(_day, (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)),
+                )
+                for key in keys
+            ],
+        )
+    )
+
+
+def _day(at: float | None) -> str:
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -16,8 +16,9 @@ scores while training, so that vectors need not (as logit adjustment does, Menon
 videos count as much as popular ones among the answers, for new ones are rare.
 
 Modalities are left out of videos at random and entries of embeddings blanked, as in `fusion.views`. Projections begin
-where `fusion.mapping` says and are pulled back there: the closed form finds in a second what hundreds of steps do not. Everything is drawn from (seed, step): the same histories give the
-same bytes on one machine. Of the networks looked at on the way, the one that `judge` likes best is returned.
+where `fusion.mapping` says and are pulled back there: the closed form finds in a second what hundreds of steps do
+not. Everything is drawn from (seed, step): the same histories give the same bytes on one machine. Of the networks
+looked at on the way, the one that `judge` likes best is returned.
 """
 
 from __future__ import annotations

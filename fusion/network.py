@@ -15,13 +15,13 @@ For tokens t of the modalities m that a video has:
 Information passes between modalities through the queries alone: they are the bottleneck of MBT (Nagrani et al. 2021,
 "Attention Bottlenecks for Multimodal Fusion") and the latents of Perceiver (Jaegle et al. 2021). It decides the
 *weights* and never touches the *values*, so a token's weight is exactly its part in the vector: explanations are true
-by construction. c_t is the cosine of v_t and the salience-weighted mean of its modality, as in `fusion.attention`. f and
-k say how much a half-empty modality, and one that contradicts itself, gives way. Where training begins, u, g, f and
-beta are zero and k is one: tokens share by salience, and each modality has its prior's part of the vector, however
-diverse its tokens. On real clips that start finds more than the training-free attention (`bench.fusion`), which the
-network *is* with f at one, k at zero and beta at two. S_m is the training-free projection, or a whitening of the
-catalogue, with s_m for its mean (see `fusion.starts`). Training learns the residuals R_m and b_m, and weight decay pulls
-them back to where they began.
+by construction. c_t is the cosine of v_t and the salience-weighted mean of its modality, as in `fusion.attention`. f
+and k say how much a half-empty modality, and one that contradicts itself, gives way. Where training begins, u, g, f
+and beta are zero and k is one: tokens share by salience, and each modality has its prior's part of the vector,
+however diverse its tokens. On real clips that start finds more than the training-free attention (`bench.fusion`),
+which the network *is* with f at one, k at zero and beta at two. S_m is the training-free projection, or a whitening
+of the catalogue, with s_m for its mean (see `fusion.starts`). Training learns the residuals R_m and b_m, and weight
+decay pulls them back to where they began.
 
 As there, softmax within a modality first and the mean (not the sum) of salience between modalities make the result the
 same when all tokens are repeated. A modality that is missing, or that has no salience, takes no part in any softmax.

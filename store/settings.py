@@ -51,6 +51,35 @@ class Limits(BaseModel):
     stage_seconds: float = Field(900.0, gt=0, description="Hard limit on one stage of one video, in seconds.")
 
 
+class Intake(BaseModel):
+    """What the HTTP intake takes at once, and how long it waits: beyond it answers 429, or 507 for the disk."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    uploads: int = Field(64, gt=0, description="Most uploads in progress, of all users together.")
+    user_uploads: int = Field(16, gt=0, description="Most uploads in progress of one user (one API key).")
+    bytes: int = Field(
+        16 * 2**30, gt=0, description="Most bytes of uploads that are under way and not yet taken in, as announced."
+    )
+    user_bytes: int = Field(4 * 2**30, gt=0, description="The same of one user.")
+    waiting: int = Field(1000, gt=0, description="Most videos waiting or in processing before no more are taken.")
+    user_waiting: int = Field(500, gt=0, description="The same of one user.")
+    free_bytes: int = Field(2 * 2**30, ge=0, description="Disk space that uploads leave free.")
+    quarantine_bytes: int = Field(
+        2**30, ge=0, description="Bytes of refused uploads kept for inspection; the oldest go first."
+    )
+    expiry_seconds: float = Field(86_400.0, gt=0, description="Silence after which an unfinished upload is dropped.")
+    kept_seconds: float = Field(604_800.0, gt=0, description="How long an upload's result can be read.")
+    silence_seconds: float = Field(30.0, gt=0, description="Longest silence inside a request's body.")
+    least_rate: int = Field(
+        1000, ge=0, description="Least bytes a second of a request's body, averaged after the first `silence_seconds`."
+    )
+    request_bytes: int = Field(2**20, gt=0, description="Largest body of a request that is no upload.")
+    at_once: int = Field(
+        2, ge=1, le=64, description="Finished uploads that one API process checks and stores at a time."
+    )
+    retry_seconds: int = Field(10, ge=1, description="What a refused client is told to wait at the least.")
+
+
 class EncoderChoice(BaseModel):
     """Encoders by name, each in place of the one that the model set takes. Empty: the model set's own."""
 
@@ -124,11 +153,15 @@ class Settings(BaseSettings):
     trusted_network: bool = Field(
         False, description="Let the API listen beyond loopback without keys: only where nobody else can reach it."
     )
+    api_hosts: str = Field(
+        "", description="Host names the API answers to, such as api.example,10.0.0.5. Empty: any, on loopback its own."
+    )
     lease_seconds: float = Field(30.0, gt=0, description="Silence after which a running stage counts as abandoned.")
     sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps.")
     visibility_seconds: int = Field(3600, gt=0, description="Redis brokers: when an unacknowledged task comes back.")
     incoming: IncomingSettings = Field(default_factory=IncomingSettings)
     limits: Limits = Field(default_factory=Limits)
+    intake: Intake = Field(default_factory=Intake)
 
     @classmethod
     def settings_customise_sources(
@@ -164,6 +197,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "encoders": EncoderChoice,
     "incoming": IncomingSettings,
     "limits": Limits,
+    "intake": Intake,
 }
 
 

@@ -30,7 +30,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def client(house: House) -> Iterator[TestClient]:
-    with TestClient(create_api(house.settings)) as client:
+    with TestClient(create_api(house.settings), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -49,7 +49,7 @@ def test_without_the_secret_nothing_is_taken(client: TestClient, house: House, s
 
 
 def test_without_a_secret_in_the_settings_nobody_may_tell(tmp_path: Path) -> None:
-    with TestClient(create_api(load_settings(data=tmp_path))) as client:
+    with TestClient(create_api(load_settings(data=tmp_path)), base_url="http://127.0.0.1") as client:
         for secret in ("", "Bearer "):
             assert tell(client, body(record("incoming/a.mp4")), secret).status_code == 401
 

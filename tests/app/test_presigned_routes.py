@@ -37,7 +37,7 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def client(house: House) -> Iterator[TestClient]:
-    with TestClient(create_api(house.settings)) as client:
+    with TestClient(create_api(house.settings), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -167,7 +167,9 @@ def test_an_address_is_for_one_object_and_a_short_time(client: TestClient, house
     if "rclone" in str(house.settings.data):  # moto checks no signatures
         assert put(other, clip) == 403
         incoming = house.settings.incoming.model_copy(update={"presigned_seconds": 1})
-        with TestClient(create_api(house.settings.model_copy(update={"incoming": incoming}))) as brief:
+        with TestClient(
+            create_api(house.settings.model_copy(update={"incoming": incoming})), base_url="http://127.0.0.1"
+        ) as brief:
             late = opened(brief)
         time.sleep(2.5)
         assert put(late["url"], clip) in (400, 403)  # rclone says 400 of an old address
@@ -180,7 +182,7 @@ def test_unknown_uploads_are_not_found(client: TestClient) -> None:
 
 
 def test_a_directory_store_says_what_to_use_instead(tmp_path: Path) -> None:
-    with TestClient(create_api(load_settings(data=tmp_path))) as client:
+    with TestClient(create_api(load_settings(data=tmp_path)), base_url="http://127.0.0.1") as client:
         answer = client.post(ROUTE, json={})
         assert (answer.status_code, answer.json()["code"]) == (422, "upload.not_presigned")
         assert "tus" in answer.json()["detail"]

@@ -1,0 +1,109 @@
+"""Who may ask what over HTTP: a FastAPI dependency for each route, `access.require(SCOPE)`.
+
+No key was ever made and the API listens on loopback: all is open, as one user, `local`. Otherwise every request carries
+`Authorization: Bearer KEY`, and the key has the scope (`admin` has every one). Beyond loopback without keys nothing is
+answered, and `check_bind` does not even start, unless `trusted_network` says that nobody else can reach the address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from app.operations import ReelSense
+from store.api_keys import SCOPES, AccessError, ApiKeys, Scope
+from store.catalogue import Catalogue
+from store.errors import SettingsError
+from store.settings import Settings
+
+LOCAL_USER = "local"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the id of the key, or `local`; and its scopes."""
+
+    user: str
+    scopes: frozenset[Scope]
+
+    def may_see(self, user: str) -> bool:
+        """Whether what belongs to `user` is this caller's to see."""
+        return user == self.user or "admin" in self.scopes
+
+
+EVERYTHING = frozenset(SCOPES)
+
+
+class Access:
+    """The checks of one API."""
+
+    def __init__(self, reelsense: ReelSense) -> None:
+        self.reelsense = reelsense
+        self.open_without_keys = is_loopback(reelsense.settings.host) or reelsense.settings.trusted_network
+        self._keys: ApiKeys | None = None
+
+    @property
+    def keys(self) -> ApiKeys:
+        """The keys; the database is opened at the first request."""
+        if self._keys is None:
+            self._keys = ApiKeys(self.reelsense.catalogue)
+        return self._keys
+
+    def require(self, scope: Scope) -> Callable[[Request], Caller]:
+        """A dependency that lets only callers with this scope pass. Raises `access.*`."""
+
+        def caller(request: Request) -> Caller:
+            return self.caller(request.headers.get("authorization"), scope)
+
+        caller.__dict__["scope"] = scope
+        return caller
+
+    def caller(self, authorization: str | None, scope: Scope) -> Caller:
+        """Who sends this Authorization header. Raises `access.*`."""
+        if self.open_without_keys and not self.keys.exist():
+            return Caller(LOCAL_USER, EVERYTHING)
+        if not authorization:
+            raise AccessError(
+                "access.key_missing",
+                "This request needs an API key.",
+                hint="Send `Authorization: Bearer KEY`; `reelsense key create` makes one.",
+            )
+        kind, _, text = authorization.partition(" ")
+        if kind.lower() != "bearer":
+            raise AccessError("access.key_invalid", "The Authorization header is not `Bearer KEY`.")
+        key = self.keys.check(text.strip())
+        scopes = EVERYTHING if "admin" in key.scopes else frozenset(key.scopes)
+        if scope not in scopes:
+            raise AccessError(
+                "access.scope_missing", f"The API key {key.id} does not have the scope `{scope}` of this request."
+            )
+        return Caller(key.id, scopes)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to listen beyond this machine while there are no keys. Raises `settings.invalid`."""
+    if is_loopback(settings.host) or settings.trusted_network:
+        return
+    catalogue = Catalogue(settings.database_url())
+    try:
+        keys_exist = ApiKeys(catalogue).exist()
+    finally:
+        catalogue.close()
+    if not keys_exist:
+        raise SettingsError(
+            "settings.invalid",
+            f"There is no API key yet, so the API listens on loopback only, not on {settings.host}.",
+            hint="Make one with `reelsense key create NAME --scope ...`; in a network that nobody else reaches, "
+            "set REELSENSE_TRUSTED_NETWORK=true.",
+        )

@@ -1,0 +1,90 @@
+"""Errors as problem details (RFC 9457), with the codes of `store/errors.py` and the headers that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.admission import BusyError
+from store.errors import InputError, NotFoundError, PassingError, ReelsenseError, SettingsError
+
+# 460 is the tus protocol's own.
+STATUSES: Mapping[str, int] = MappingProxyType(
+    {
+        "user.unknown": 404,
+        "media.too_large": 413,
+        "access.key_missing": 401,
+        "access.key_invalid": 401,
+        "access.key_expired": 401,
+        "access.scope_missing": 403,
+        "request.host_unknown": 421,
+        "request.cross_site": 403,
+        "request.too_large": 413,
+        "request.too_slow": 408,
+        "notification.refused": 401,
+        "upload.malformed": 400,
+        "upload.version": 412,
+        "upload.offset_mismatch": 409,
+        "upload.checksum_mismatch": 460,
+        "upload.busy": 423,
+        "upload.finished": 409,
+        "intake.too_many_uploads": 429,
+        "intake.too_many_bytes": 429,
+        "intake.queue_full": 429,
+        "intake.disk_full": 507,
+    }
+)
+
+
+def status_of(error: ReelsenseError) -> int:
+    """The HTTP status of an error."""
+    if error.code in STATUSES:
+        return STATUSES[error.code]
+    if isinstance(error, NotFoundError):
+        return 404
+    if isinstance(error, PassingError):
+        return 503
+    return 500 if isinstance(error, SettingsError) else 422
+
+
+def problem(_: Request | None, error: Exception) -> JSONResponse:
+    """An error as problem details; the same codes as everywhere."""
+    if not isinstance(error, ReelsenseError):
+        raise error
+    headers = {}
+    if isinstance(error, BusyError):
+        headers["Retry-After"] = str(error.retry_seconds)
+    if error.code in ("access.key_missing", "access.key_invalid", "access.key_expired"):
+        headers["WWW-Authenticate"] = 'Bearer realm="reelsense"'
+    if error.code == "upload.version":
+        headers["Tus-Version"] = "1.0.0"
+    return _answer(error, status_of(error), headers)
+
+
+def malformed(_: Request, error: Exception) -> JSONResponse:
+    """A request that FastAPI refuses: which field, and never its value, which may be a secret."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    return _answer(InputError("request.invalid", f"The request's {name} is not valid: {first['msg']}."), 422, {})
+
+
+def unrouted(_: Request, error: Exception) -> JSONResponse:
+    """No such address, a method it does not know, a body that cannot be read."""
+    assert isinstance(error, HTTPException)
+    return _answer(InputError("request.invalid", f"{error.detail}."), error.status_code, dict(error.headers or {}))
+
+
+def _answer(error: ReelsenseError, status: int, headers: dict[str, str]) -> JSONResponse:
+    body = {"type": f"urn:reelsense:{error.code}", "title": error.message, "status": status, "code": error.code}
+    return JSONResponse(
+        body | ({"detail": error.hint} if error.hint else {}),
+        status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
