@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from app.operations import ReelSense
 from store.errors import InputError
 from store.incoming import IncomingLedger
-from workers.notifications import MOST_BYTES, keys_of
+from workers.notifications import keys_of
 
 
 def notification_routes(reelsense: ReelSense) -> APIRouter:
@@ -32,19 +32,9 @@ def notification_routes(reelsense: ReelSense) -> APIRouter:
                 "This notification does not carry the secret that was agreed on.",
                 hint="Set REELSENSE_INCOMING__NOTIFICATION_SECRET here and as the target's auth_token.",
             )
-        keys = keys_of(await _body(request), reelsense.settings)
+        keys = keys_of(await request.body(), reelsense.settings)
         if keys:
             await run_in_threadpool(lambda: IncomingLedger(reelsense.catalogue).hint(keys))
         return {"noted": len(keys)}
 
     return router
-
-
-async def _body(request: Request) -> bytes:
-    """The body, read no further than it may be long."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise InputError("notification.invalid", f"The notification has more than {MOST_BYTES} bytes.")
-    return bytes(body)

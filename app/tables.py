@@ -270,8 +270,8 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
 
         def update(progress: Any) -> None:
             best = "" if progress.best is None else f", held out {progress.held_out:.3f} (best {progress.best:.3f})"
-            loss = sum(progress.loss.values())
-            bar.update(task, completed=progress.step, total=progress.steps, description=f"loss {loss:.3f}{best}")
+            said = f"loss {sum(progress.loss.values()):.3f}{best}" if progress.loss else "training"
+            bar.update(task, completed=progress.step, total=progress.steps, description=said)
 
         yield update
 
@@ -279,11 +279,15 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
 def show_fusion(document: dict[str, Any]) -> None:
     """What was trained."""
     card = document["card"]
-    console().print(
-        f"{document['model']}: trained on {card['videos']} videos and {card['engaged_pairs']} pairs finished together, "
-        f"held-out loss {card['held_out_loss_before']:.3f} before, {card['held_out_loss']:.3f} after",
-        markup=False,
-    )
+    if "people" in card:
+        first, best = card["history"][0]["judged"], max(look["judged"] for look in card["history"])
+        of = f"what {card['people']} people finished, Recall@10 of new videos {first:.3f} before, {best:.3f} after"
+    else:
+        of = (
+            f"{card['engaged_pairs']} pairs finished together, held-out loss {card['held_out_loss_before']:.3f} before,"
+        )
+        of += f" {card['held_out_loss']:.3f} after"
+    console().print(f"{document['model']}: trained on {card['videos']} videos and {of}", markup=False)
     console().print("It is served when every video is fused anew; `reelsense reconcile --wait` sees to that.")
 
 

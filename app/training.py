@@ -19,6 +19,11 @@ from store.errors import InputError
 from store.records import MODALITIES, TextAttributes, TextPiece, Tokens
 from workers.plans import LearntModel, next_choice
 
+# With fewer who finished two videos, training goes by the videos alone and takes engagement as a hint. What it is worth
+# was measured on data sets of 1,800 and 9,300 people (docs/fusion.md).
+LEAST_PEOPLE = 1000
+AS_NEW = 0.15  # share of the videos by which training on engagement is judged
+
 if TYPE_CHECKING:
     from app.operations import ReelSense
     from fusion.training import Progress
@@ -56,9 +61,13 @@ def train_fusion(
     seed: int = 0,
     steps: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    least_people: int = LEAST_PEOPLE,
 ) -> dict[str, Any]:
     """Train the attention on the stored tokens of the catalogue, and on what the same people finish, and send what it
     makes new. A run that was stopped goes on from its checkpoint.
+
+    Where at least `least_people` finished two videos or more, it is trained to find videos by what people finish
+    (`fusion.engagement`); that takes a minute and begins anew after a stop.
 
     Under torchrun every process calls this, each computes its share of a batch, and the first (see `leads`) brings the
     fusion in. On a GPU, `precision = "bfloat16"` makes it mixed precision; on a CPU that would be slower, and is left.
@@ -69,7 +78,7 @@ def train_fusion(
     from fusion.network import NetworkConfig
     from fusion.trained import TrainedFusion
     from fusion.training import TrainingConfig, train
-    from ranker.engagement import finished_together
+    from ranker.engagement import finished_histories, finished_together
     from workers.stages import token_space
 
     videos = _training_videos(reelsense)
@@ -82,7 +91,7 @@ def train_fusion(
     if not widths:
         raise InputError("fusion.too_few_videos", "No video has tokens to learn from yet.", hint="Add videos first.")
     durations = {video: _duration(reelsense, video) for video in videos}
-    pairs = finished_together(reelsense.catalogue.all_events(), durations)
+    histories = finished_histories(reelsense.catalogue.all_events(), durations)
     try:
         given = {"seed": seed, **_device(reelsense)} | ({} if steps is None else {"steps": steps})
         config = TrainingConfig.model_validate(given)
@@ -92,7 +101,11 @@ def train_fusion(
     network = NetworkConfig(widths=widths, seed=seed)
     checkpoint = reelsense.settings.data / "training" / "fusion.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    trained = _trained(videos, network, config, pairs, checkpoint, on_progress, train)
+    if len(histories) >= least_people:
+        trained = _trained_on_histories(videos, histories, network, seed, steps, on_progress)
+    else:
+        pairs = finished_together(histories)
+        trained = _trained(videos, network, config, pairs, checkpoint, on_progress, train)
     data = trained.fusion.to_bytes()
     # What is served was read back once, and gave the vectors that its probes say.
     TrainedFusion.from_bytes(data, trained.fusion.version)
@@ -141,6 +154,36 @@ def _trained(
             raise
         checkpoint.unlink(missing_ok=True)
         return train(videos, network, config, pairs=pairs, checkpoint=checkpoint, progress=on_progress)
+
+
+def _trained_on_histories(
+    videos: dict[str, TrainingVideo],
+    histories: list[list[str]],
+    network: Any,
+    seed: int,
+    steps: int | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> Any:
+    """Settings are those that were best for new items (docs/fusion.md): those are what the fusion is for."""
+    from fusion.engagement import EngagementConfig, judged_by_new, train_on_histories
+    from fusion.mapping import MappingConfig
+    from fusion.training import Progress
+
+    tokens = {name: video.tokens for name, video in videos.items()}
+    kept, judge = judged_by_new(histories, sorted(tokens), AS_NEW, seed)
+    config = EngagementConfig(
+        seed=seed,
+        steps=40 if steps is None else steps,
+        popularity=0.0,
+        projection_rate=0.003,
+        mapping=MappingConfig(share=1.0, ridge=3.0),
+    )
+
+    def told(step: int, most: int) -> None:
+        if on_progress is not None:
+            on_progress(Progress(step, most, {}, None, None))
+
+    return train_on_histories(tokens, kept, network, config, judge, told)
 
 
 def _training_videos(reelsense: ReelSense) -> dict[str, TrainingVideo]:

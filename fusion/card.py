@@ -18,7 +18,7 @@ def card_of(facts: Mapping[str, Any], *, date: str, metrics: Mapping[str, float]
         "date": date,
         "intended_use": "One vector for each video of the catalogue it was trained on, and of others like it.",
         "limits": (
-            "It was trained without labels on the videos counted below, and knows nothing of others. It holds for the "
+            "It was trained on the videos counted below, without labels, and knows nothing of others. It holds for the "
             "encoders whose tokens it was trained on. Vectors of different versions cannot be compared."
         ),
         **facts,
@@ -31,14 +31,20 @@ def markdown(card: Mapping[str, Any]) -> str:
     """The card for people."""
     lines = [f"# {card['name']}", "", f"Trained on {card['date']}. {card['intended_use']}", "", card["limits"], ""]
     lines += ["| | |", "|---|---|"]
-    lines += [f"| videos trained on | {card['videos']} (and {card['recordings']} other recordings of them) |"]
-    lines += [f"| videos held out | {card['held_out_videos']} |"]
+    recordings = f" (and {card['recordings']} other recordings of them)" if "recordings" in card else ""
+    lines += [f"| videos trained on | {card['videos']}{recordings} |"]
+    if "held_out_videos" in card:
+        lines += [f"| videos held out | {card['held_out_videos']} |"]
     lines += [f"| videos with {name} | {count} |" for name, count in card["videos_with"].items()]
-    lines += [f"| pairs by engagement | {card['engaged_pairs']} |"]
+    if "people" in card:
+        lines += [f"| people | {card['people']}, who finished {card['interactions']} videos in all |"]
+    else:
+        lines += [f"| pairs by engagement | {card['engaged_pairs']} |"]
     early = ", stopped early" if card["stopped_early"] else ""
-    lines += [f"| steps | {card['steps']} in {card['processes']} process(es){early} |"]
-    before, after = card["held_out_loss_before"], card["held_out_loss"]
-    lines += [f"| held-out loss | {before:.4f} before training, {after:.4f} after |"]
+    lines += [f"| steps | {card['steps']} in {card.get('processes', 1)} process(es){early} |"]
+    if "held_out_loss" in card:
+        before, after = card["held_out_loss_before"], card["held_out_loss"]
+        lines += [f"| held-out loss | {before:.4f} before training, {after:.4f} after |"]
     lines += [f"| seed | {card['training']['seed']} |"]
     lines += [f"| {name} | {value:.4f} |" for name, value in card["metrics"].items()]
     lines += [f"| {name} | {number} |" for name, number in card["software"].items()]

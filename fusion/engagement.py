@@ -98,12 +98,13 @@ def train_on_histories(
     network: NetworkConfig,
     config: EngagementConfig,
     judge: Judge | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Training:
     """Train a fusion on what each person finished, a sequence of names of `videos`; other names are passed over.
 
     `judge` is given the vectors float32 [n, dim] of all videos, in the order of `sorted(videos)`, and says how good
     they are, more is better; it should go by interactions that are not in `histories`. Without one, the last network
-    is kept.
+    is kept. `progress` is told the steps that are done, and the most there are.
 
     Errors: `fusion.too_few_videos` (too few videos, or too few people who saw two of them), `fusion.not_finite`,
     `fusion.bad_checkpoint` (tokens of another width than the network takes), `fusion.training_failed`.
@@ -121,7 +122,39 @@ def train_on_histories(
             " needed to learn what belongs together.",
             hint="Train without engagement, on the videos alone, until there is more of it.",
         )
-    return _Run([videos[name] for name in names], seen, network, config, judge).go()
+    return _Run([videos[name] for name in names], seen, network, config, judge).go(progress)
+
+
+def judged_by_new(
+    histories: Sequence[Sequence[str]], videos: Sequence[str], share: float, seed: int
+) -> tuple[list[list[str]], Judge]:
+    """Histories without a `share` of the videos, which are as new then, and a judge that goes by them: Recall@10 of the
+    people's new videos among all new ones, by the cosine to the mean of their others. `videos`: names in order."""
+    generator = np.random.Generator(np.random.PCG64([seed, len(videos)]))
+    place_of = {name: place for place, name in enumerate(videos)}
+    count = min(max(2, round(share * len(videos))), len(videos) - 2)
+    is_new = np.zeros(len(videos), bool)
+    is_new[generator.permutation(len(videos))[:count]] = True
+    new = np.flatnonzero(is_new)
+    column = np.cumsum(is_new) - 1
+    kept: list[list[str]] = []
+    asked: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
+    for history in histories:
+        places = np.array(sorted({place_of[name] for name in history if name in place_of}), int)
+        others, away = places[~is_new[places]], places[is_new[places]]
+        kept.append([videos[place] for place in others])
+        if len(others) and len(away):
+            asked.append((others, column[away]))
+
+    def judge(vectors: Float32) -> float:
+        hits = 0.0
+        for others, answers in asked:
+            profile = vectors[others].mean(axis=0)
+            best = np.argsort(-(vectors[new] @ profile), kind="stable")[:10]
+            hits += float(np.isin(answers, best).mean())
+        return hits / max(1, len(asked))
+
+    return kept, judge
 
 
 class _Run:
@@ -144,7 +177,7 @@ class _Run:
         counts = np.bincount(np.concatenate(histories), minlength=len(videos))
         self.log_count = torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32))
 
-    def go(self) -> Training:
+    def go(self, progress: Callable[[int, int], None] | None) -> Training:
         config, history, losses = self.config, [], []
         best, best_score, best_step, waited, step = self._copy(), -math.inf, 0, 0, 0
         if self.judge is not None:
@@ -153,6 +186,8 @@ class _Run:
         while step < config.steps and waited < config.patience:
             losses.append(self._step(step))
             step += 1
+            if progress is not None:
+                progress(step, config.steps)
             if self.judge is not None and (step % config.evaluate_every == 0 or step == config.steps):
                 score = self.judge(self._all_vectors())
                 history.append(
@@ -167,10 +202,15 @@ class _Run:
         facts: dict[str, Any] = {
             "version": fusion.version,
             "videos": len(self.videos),
+            "videos_with": {
+                name: sum(bool(name in video and len(video[name])) for video in self.videos)
+                for name in self.network.config.modalities
+            },
             "people": len(self.histories),
             "interactions": sum(map(len, self.histories)),
             "steps": step,
             "best_step": step if self.judge is None else best_step,
+            "stopped_early": waited >= config.patience,
             "losses": losses,
             "history": history,
             "network": self.network.config.model_dump(mode="json"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from ranker.events import completion_of
@@ -16,19 +16,27 @@ NEXT = 5
 Pair = tuple[str, str]
 
 
-def finished_together(events: Iterable[StoredEvent], durations: Mapping[str, float]) -> list[Pair]:
-    """Pairs of videos (ids in order) that one viewer finished or approved of, as often as that was so: each with the
-    next `NEXT` in time, so that a viewer of a thousand videos does not outvote all others.
+def finished_histories(events: Iterable[StoredEvent], durations: Mapping[str, float]) -> list[list[str]]:
+    """What each viewer finished or approved of, once each, by time; viewers of one video or none are left out.
 
     `events` are sorted by viewer, then by time (`Catalogue.all_events`); `durations` in seconds by video. Videos that
     are not in it are passed over.
     """
-    pairs: list[Pair] = []
-    for _, acts in groupby(events, key=lambda event: event.user_id):
-        liked = list(dict.fromkeys(_finished(acts, durations)))
-        for place, video in enumerate(liked):
-            pairs += [(min(video, other), max(video, other)) for other in liked[place + 1 : place + 1 + NEXT]]
-    return pairs
+    found = (
+        list(dict.fromkeys(_finished(acts, durations))) for _, acts in groupby(events, key=lambda event: event.user_id)
+    )
+    return [history for history in found if len(history) > 1]
+
+
+def finished_together(histories: Iterable[Sequence[str]]) -> list[Pair]:
+    """Pairs of videos (ids in order) of one history, as often as that was so: each with the next `NEXT` in time, so
+    that a viewer of a thousand videos does not outvote all others."""
+    return [
+        (min(video, other), max(video, other))
+        for history in histories
+        for place, video in enumerate(history)
+        for other in history[place + 1 : place + 1 + NEXT]
+    ]
 
 
 def _finished(acts: Iterable[StoredEvent], durations: Mapping[str, float]) -> Iterator[str]:

@@ -71,8 +71,8 @@ def test_an_object_that_is_told_of_twice_is_one_video(client: TestClient, house:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"nonsense", body(record("incoming/a.mp4", bucket="another")), b" " * (2**20 + 1)],
-    ids=["empty", "nonsense", "other bucket", "large"],
+    [b"", b"nonsense", body(record("incoming/a.mp4", bucket="another"))],
+    ids=["empty", "nonsense", "other bucket"],
 )
 def test_what_is_no_notification_is_refused(client: TestClient, house: House, data: bytes) -> None:
     answer = tell(client, data)
@@ -93,7 +93,7 @@ def test_a_body_is_read_no_further_than_it_may_be_long(client: TestClient) -> No
                 return
 
     answer = client.post(ROUTE, content=endless(), headers={"authorization": SECRET})
-    assert answer.status_code == 422
+    assert (answer.status_code, answer.json()["code"]) == (413, "request.too_large")
 
 
 def test_keys_that_climb_lead_nowhere(client: TestClient, house: House) -> None:

@@ -66,7 +66,7 @@ def test_a_direct_upload_becomes_a_video(client: TestClient, house: House, clip:
     answer = client.post(upload["complete"], json=words)
     assert answer.status_code == 202, answer.text
     video = house.catalogue.video(answer.json()["id"])
-    assert video.file_name == "../../mi día\N{REPLACEMENT CHARACTER}.mp4"
+    assert video.file_name == "mi día\N{REPLACEMENT CHARACTER}.mp4"
     assert (video.metadata.title, video.metadata.tags) == ("Direct \N{REPLACEMENT CHARACTER}", ("a", "b"))
     assert answer.json()["state"] == "waiting"
     again = client.post(upload["complete"], json={"title": "another"})
@@ -176,7 +176,7 @@ def test_an_address_is_for_one_object_and_a_short_time(client: TestClient, house
 
 
 def test_unknown_uploads_are_not_found(client: TestClient) -> None:
-    for upload in ("0" * 32, "..", "%2e%2e%2fsources"):
+    for upload in ("0" * 32, "%2e%2e%2fsources"):
         answer = client.post(f"{ROUTE}/{upload}/complete", json={})
         assert answer.status_code == 404, answer.text
 

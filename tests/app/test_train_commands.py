@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from app.operations import ReelSense
+from app.tables import show_fusion
 from fusion.network import NetworkConfig
 from fusion.training import TrainingConfig, train
 from fusion.views import TrainingVideo
 from ranker.events import Event, record
-from store.artifacts import learnt_model_key
+from store.artifacts import learnt_model_card_key, learnt_model_key
 from store.errors import InputError, ReelsenseError
 from store.records import Float32, Tokens
 from store.settings import load_settings
@@ -101,6 +102,28 @@ def test_too_small_a_catalogue_says_how_many_are_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         ReelSense(load_settings(data=tmp_path)).train_fusion()
     assert caught.value.code == "fusion.too_few_videos"
+
+
+@pytest.mark.models
+def test_where_enough_people_finished_videos_it_is_trained_to_find_those(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "data", tmp_path / "data")
+    reelsense = ReelSense(load_settings(data=tmp_path / "data"))
+    ids = sorted(video.id for video in reelsense.catalogue.videos())
+    for user in range(12):
+        for video in ids[user % 2 :: 2]:
+            assert record(reelsense.catalogue, Event.checked(user=f"u{user}", video=video, kind="like", at=time.time()))
+    before = reelsense.train_fusion(seed=1, steps=2)
+    assert "people" not in before["card"], "too few: engagement is a hint alone"
+    seen: list[int] = []
+    document = reelsense.train_fusion(
+        seed=1, steps=3, least_people=12, on_progress=lambda progress: seen.append(progress.step)
+    )
+    assert document["card"]["people"] >= 12
+    assert seen == [1, 2, 3]
+    card = reelsense.objects.get(learnt_model_card_key("fusion", document["model"])).decode()
+    assert ", who finished" in card
+    show_fusion(document)
+    assert reelsense.catalogue.choices()["fusion.next"] == document["model"]
 
 
 @pytest.mark.models
