@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30.0, gt=0, description="Silence after which a running stage counts as abandoned.")
     sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps.")
     visibility_seconds: int = Field(3600, gt=0, description="Redis brokers: when an unacknowledged task comes back.")
+    history_days: float = Field(14.0, gt=0, description="How long the timelines of videos and past rates are kept.")
     limits: Limits = Field(default_factory=Limits)
 
     @classmethod

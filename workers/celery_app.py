@@ -146,6 +146,7 @@ def _forget(**_: Any) -> None:
 
 
 def _run_stage(task: Any, video_id: str, stage: str, version: str, revision: str) -> None:
+    from workers.admission import run_message
     from workers.extraction import Encoders
 
     if _Child.graph is None or _Child.encoders is None:
@@ -153,7 +154,7 @@ def _run_stage(task: Any, video_id: str, stage: str, version: str, revision: str
         _Child.encoders = Encoders(task.app.reelsense_settings)
     key = RunKey(video_id=video_id, stage=stage, version=version, revision=revision)
     try:
-        _Child.graph.run(key, _Child.encoders)
+        run_message(_Child.graph, key, _Child.encoders)
     except PassingError as error:
         number = task.request.retries
         if number >= len(RETRY_SECONDS):

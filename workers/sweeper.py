@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from store.errors import PassingError, ReelsenseError
+from store.run_events import cutoff
 from store.settings import Settings, load_settings
 from workers.celery_app import create_app, open_graph, queue_depths
 
@@ -25,6 +26,7 @@ class Sweeper:
         self.app = create_app(settings)
         self.graph = open_graph(self.app)
         self.seconds = settings.sweep_seconds
+        self.history_days = settings.history_days
         self.say = say
         self.next = 0.0
         # The first sweep resends at once: whatever was queued before may have died with its broker.
@@ -37,6 +39,7 @@ class Sweeper:
         try:
             report = self.graph.reconcile(queue_depths(self.app), resend_after=self.resend_after)
             self.resend_after = RESEND_SECONDS
+            self.graph.administration.prune(cutoff(self.history_days))
             if report.sent or report.repaired or report.given_up:
                 self.say(f"sweep: sent {len(report.sent)}, repaired {report.repaired}, gave up {len(report.given_up)}")
         except PassingError as error:

@@ -1,0 +1,28 @@
+"""Tables that live in the catalogue's database and belong to a module of their own: made at first use, one transaction
+for each method, and `database.unavailable` where the database does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from store.catalogue import Catalogue
+
+
+def create_tables(catalogue: Catalogue, tables: sa.MetaData) -> None:
+    """Make the tables that are not there yet."""
+    with catalogue._database():
+        try:
+            tables.create_all(catalogue.engine)
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
+            # Two processes made the tables at the same moment; the loser looks again.
+            tables.create_all(catalogue.engine)
+
+
+@contextlib.contextmanager
+def transaction(catalogue: Catalogue) -> Iterator[sa.Connection]:
+    """One transaction, with the errors of the catalogue."""
+    with catalogue._begin() as connection:
+        yield connection
