@@ -20,7 +20,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from store.catalogue import Catalogue, RunKey, _insert, _is, runs
+from store.catalogue import Catalogue, Run, RunKey, _insert, _is, runs
 from store.errors import InputError
 from store.own_tables import create_tables, transaction
 from store.run_events import RunHistory
@@ -210,6 +210,45 @@ class Administration:
                     load["oldest"] = oldest
         return [StageLoad.model_validate(found[key]) for key in sorted(found)]
 
+    def running(self) -> list[Run]:
+        """The runs that workers hold, those begun first first."""
+        query = sa.select(runs).where(runs.c.state == "running").order_by(runs.c.started_at)
+        with transaction(self.catalogue) as connection:
+            return [Run.model_validate(row._asdict()) for row in connection.execute(query)]
+
+    def oldest(self, stages: Collection[str], most: int) -> list[Run]:
+        """The runs of these stages that have waited longest."""
+        query = sa.select(runs).where(runs.c.state == "queued", runs.c.stage.in_(list(stages)))
+        with transaction(self.catalogue) as connection:
+            rows = connection.execute(query.order_by(runs.c.queued_at, runs.c.video_id).limit(most))
+            return [Run.model_validate(row._asdict()) for row in rows]
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Failed and dead runs by `stage` and `code`: `runs`, `latest`, and the `message` of one of them."""
+        query = (
+            sa.select(
+                runs.c.stage,
+                runs.c.error_code.label("code"),
+                sa.func.count().label("runs"),
+                sa.func.max(runs.c.finished_at).label("latest"),
+                sa.func.min(runs.c.error_message).label("message"),
+            )
+            .where(runs.c.state.in_(["failed", "dead"]))
+            .group_by(runs.c.stage, runs.c.error_code)
+            .order_by(sa.desc("runs"), runs.c.stage)
+        )
+        with transaction(self.catalogue) as connection:
+            return [row._asdict() for row in connection.execute(query)]
+
+    def failed(self, stage: str, code: str, most: int) -> list[RunKey]:
+        """At most `most` failed and dead runs of a stage with this code."""
+        columns = (runs.c.video_id, runs.c.stage, runs.c.version, runs.c.revision)
+        query = sa.select(*columns).where(
+            runs.c.state.in_(["failed", "dead"]), runs.c.stage == stage, runs.c.error_code == code
+        )
+        with transaction(self.catalogue) as connection:
+            return [RunKey.model_validate(row._asdict()) for row in connection.execute(query.limit(most))]
+
     def queued(self, stages: Collection[str], most: int, *, after: RunKey | None = None) -> list[RunKey]:
         """At most `most` queued runs of these stages, in the order of their keys, from behind `after`."""
         columns = (runs.c.video_id, runs.c.stage, runs.c.version, runs.c.revision)
@@ -256,16 +295,22 @@ class Administration:
         return count
 
     def restore(self, name: str, stages: Collection[str], actor: Actor) -> int:
-        """Take a purge of these stages back: what it cancelled is queued again, as if never tried. How many."""
+        """Take a purge of these stages back: what it cancelled is queued again, as if never tried, and has no message
+        yet (`take_unsent`). How many."""
+        which = sa.and_(
+            runs.c.stage.in_(list(stages)),
+            runs.c.state == "failed",
+            runs.c.error_code == "stage.cancelled",
+            runs.c.video_id.not_in(sa.select(quarantine.c.video_id)),
+        )
+        names = ["video_id", "stage", "version", "revision"]
         with transaction(self.catalogue) as connection:
+            chosen = sa.select(*(runs.c[name] for name in names), sa.literal(time.time())).where(which)
+            insert = _insert(connection, unsent).from_select([*names, "at"], chosen)
+            connection.execute(insert.on_conflict_do_nothing())
             count = connection.execute(
                 sa.update(runs)
-                .where(
-                    runs.c.stage.in_(list(stages)),
-                    runs.c.state == "failed",
-                    runs.c.error_code == "stage.cancelled",
-                    runs.c.video_id.not_in(sa.select(quarantine.c.video_id)),
-                )
+                .where(which)
                 .values(
                     state="queued",
                     attempts=0,
@@ -420,6 +465,16 @@ class Administration:
             _wish(connection, WORKERS_WISH, {"least": least, "most": most}, actor)
             action = "workers.scale" if least == most else "workers.autoscale"
             _note(connection, actor, action, "workers", {"least": least, "most": most})
+
+    def scale_by_settings(self, actor: Actor) -> None:
+        """Take back what was wished about the number of workers."""
+        with transaction(self.catalogue) as connection:
+            connection.execute(
+                sa.delete(wishes).where(
+                    sa.or_(wishes.c.name == WORKERS_WISH, wishes.c.name.startswith("drain:", autoescape=True))
+                )
+            )
+            _note(connection, actor, "workers.scale", "workers", {})
 
     def scaled(self) -> Wish | None:
         """How many workers are wished for; None: what the settings say."""

@@ -67,11 +67,11 @@ class Following:
             self.state = "draining"
             self.announced = 0.0
         wanted = set() if self.state == "draining" else open_queues(self.queues, orders.paused)
-        for queue in self.queues:
-            if queue in wanted and not consumer.task_consumer.consuming_from(queue):
-                consumer.add_task_queue(queue)
-            elif queue not in wanted and consumer.task_consumer.consuming_from(queue):
-                consumer.cancel_task_queue(queue)
+        taken = _taken(consumer)
+        for queue in sorted(wanted - taken):
+            consumer.add_task_queue(queue)
+        for queue in sorted(taken - wanted):
+            consumer.cancel_task_queue(queue)
         if self.state == "draining" and not worker_state.reserved_requests:
             worker_state.should_stop = os.EX_OK
         if orders.processes is not None and (more := orders.processes - consumer.pool.num_processes):
@@ -86,7 +86,7 @@ class Following:
             host=socket.gethostname(),
             pid=os.getpid(),
             children=children,
-            queues=[queue for queue in self.queues if consumer.task_consumer.consuming_from(queue)],
+            queues=sorted(_taken(consumer)),
             model_set=self.settings.model_set,
             threads=self.settings.threads,
             memory_bytes=sum(_resident(pid) for pid in [os.getpid(), *children]),
@@ -120,6 +120,11 @@ def open_queues(queues: list[str], paused: frozenset[str]) -> set[str]:
         stage.queue for stage in STAGES if all(other.name in paused for other in STAGES if other.queue == stage.queue)
     }
     return set(queues) - shut - paused
+
+
+def _taken(consumer: Any) -> set[str]:
+    """The queues that a worker takes from, or will when its loop begins (Kombu's `consuming_from` denies those)."""
+    return {queue.name for queue in consumer.task_consumer.queues}
 
 
 def _resident(pid: int) -> int:
