@@ -16,11 +16,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, FastAPI, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse
 
+from app.admin_access import AdminAccess, everybody
+from app.admin_routes import admin_routes
+from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from store.errors import MediaError, NotFoundError, PassingError, ReelsenseError, SettingsError
 from store.settings import Settings, load_settings
 
 CHUNK_BYTES = 1 << 20
+STATUSES = {"media.too_large": 413, "queue.busy": 409, "video.quarantined": 409, "request.cross_site": 403}
 K = Annotated[int, Query(ge=1, le=10_000)]
 
 
@@ -40,6 +44,9 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(_health(reelsense))
     api.include_router(_videos(reelsense), prefix="/api/v1")
     api.include_router(_viewers(reelsense), prefix="/api/v1")
+    admin = AdminAccess(everybody)
+    api.include_router(admin_routes(reelsense, admin), prefix="/api/v1")
+    api.include_router(operation_pages(reelsense, admin))
     return api
 
 
@@ -50,8 +57,8 @@ def problem(_: Request, error: Exception) -> JSONResponse:
     status = 500
     if isinstance(error, NotFoundError) or error.code == "user.unknown":
         status = 404
-    elif error.code == "media.too_large":
-        status = 413
+    elif error.code in STATUSES:
+        status = STATUSES[error.code]
     elif isinstance(error, PassingError):
         status = 503
     elif not isinstance(error, SettingsError):
