@@ -88,6 +88,8 @@ audit = sa.Table(
 
 WORKERS_WISH = "workers"
 LONGEST_REASON = 500
+# So many prioritised videos are looked through for each message.
+MOST_FIRST = 500
 # What waits is asked for all the time: by this index the answer is read without touching the rows.
 _WAITING = sa.Index("runs_waiting", runs.c.state, runs.c.stage, runs.c.version, runs.c.queued_at)
 
@@ -406,23 +408,11 @@ class Administration:
             aside = connection.execute(
                 sa.select(quarantine.c.reason, quarantine.c.who).where(quarantine.c.video_id == key.video_id)
             ).one_or_none()
-            first = connection.execute(
-                sa.select(runs.c.video_id, runs.c.stage, runs.c.version, runs.c.revision)
-                .join_from(priorities, runs, priorities.c.video_id == runs.c.video_id)
-                .where(
-                    runs.c.stage == key.stage,
-                    runs.c.version == key.version,
-                    runs.c.state == "queued",
-                    priorities.c.video_id.not_in(sa.select(quarantine.c.video_id)),
-                )
-                .order_by(priorities.c.at, runs.c.queued_at)
-                .limit(1)
-            ).one_or_none()
-        run = None if first is None else RunKey.model_validate(first._asdict())
+            first = _first(connection, key)
         return Directions(
             paused is not None,
             None if aside is None else quarantine_message(aside.reason, aside.who),
-            None if run == key else run,
+            None if first == key else first,
         )
 
     def keep_unsent(self, key: RunKey) -> None:
@@ -535,6 +525,30 @@ def _reason(text: str) -> str:
 
 def _values(key: RunKey) -> tuple[sa.BindParameter[str], ...]:
     return tuple(sa.literal(value) for value in (key.video_id, key.stage, key.version, key.revision))
+
+
+def _first(connection: sa.Connection, key: RunKey) -> RunKey | None:
+    """The queued run of the stage and version of `key` whose video was prioritised first."""
+    chosen = connection.execute(
+        sa.select(priorities.c.video_id)
+        .where(priorities.c.video_id.not_in(sa.select(quarantine.c.video_id)))
+        .order_by(priorities.c.at)
+        .limit(MOST_FIRST)
+    ).scalars()
+    order = {video: place for place, video in enumerate(chosen)}
+    if not order:
+        return None
+    # Looked up by key. Asked for those that are queued, SQLite would go through all that are, a million perhaps.
+    rows = connection.execute(
+        sa.select(runs.c.video_id, runs.c.revision, runs.c.state).where(
+            runs.c.video_id.in_(list(order)), runs.c.stage == key.stage, runs.c.version == key.version
+        )
+    ).all()
+    waiting = [row for row in rows if row.state == "queued"]
+    if not waiting:
+        return None
+    best = min(waiting, key=lambda row: (order[row.video_id], row.revision))
+    return RunKey(video_id=best.video_id, stage=key.stage, version=key.version, revision=best.revision)
 
 
 def _add(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
