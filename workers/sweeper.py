@@ -14,6 +14,7 @@ from collections.abc import Callable
 from store.errors import PassingError, ReelsenseError
 from store.run_events import cutoff
 from store.settings import Settings, load_settings
+from store.worker_registry import WorkerRegistry
 from workers.celery_app import create_app, open_graph, queue_depths
 
 RESEND_SECONDS = 60.0
@@ -25,6 +26,7 @@ class Sweeper:
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self.app = create_app(settings)
         self.graph = open_graph(self.app)
+        self.registry = WorkerRegistry(self.graph.catalogue)
         self.seconds = settings.sweep_seconds
         self.history_days = settings.history_days
         self.say = say
@@ -40,6 +42,7 @@ class Sweeper:
             report = self.graph.reconcile(queue_depths(self.app), resend_after=self.resend_after)
             self.resend_after = RESEND_SECONDS
             self.graph.administration.prune(cutoff(self.history_days))
+            self.registry.prune()
             if report.sent or report.repaired or report.given_up:
                 self.say(f"sweep: sent {len(report.sent)}, repaired {report.repaired}, gave up {len(report.given_up)}")
         except PassingError as error:
