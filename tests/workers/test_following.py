@@ -145,6 +145,7 @@ def test_a_pause_holds_and_loses_nothing(site: Site, clip: Path) -> None:
     assert WorkerRegistry(site.catalogue).workers() == [], "one that left as it should is not listed"
 
 
+@pytest.mark.parametrize("site", ["valkey", pytest.param("rabbitmq", marks=pytest.mark.slow)], indirect=True)
 def test_a_drained_worker_finishes_and_leaves_and_a_prioritised_video_goes_first(site: Site, clip: Path) -> None:
     videos = add_many(site.settings, site.graph, clip, 12)
     site.administration.pause("frames", ANA)
@@ -156,6 +157,10 @@ def test_a_drained_worker_finishes_and_leaves_and_a_prioritised_video_goes_first
         until(lambda: len(registry.workers()) == 1, 60, site.said)
         name = registry.workers()[0].name
         assert registry.workers()[0].memory_bytes > 10**7
+        for processes in (2, 1):
+            site.administration.set_pool(name, processes, ANA)
+            site.app.control.broadcast("follow_administration")
+            until(lambda: len(registry.workers()[0].children) == processes, 60, site.said)  # noqa: B023
         site.administration.resume("frames", ANA)
         site.app.control.broadcast("follow_administration")
         until(lambda: site.states().get("done", 0) >= 2, 60, site.said)
