@@ -18,9 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.access import Access, check_bind
+from app.admin_access import AdminAccess
+from app.admin_routes import admin_routes
 from app.guard import Guard
 from app.intaking import Intaking
 from app.notification_routes import notification_routes
+from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
 from app.problems import malformed, problem, unrouted
@@ -68,6 +71,11 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(_viewers(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("recommend"))])
     # An object store has no key: it sends the secret of `incoming.notification_secret`.
     api.include_router(notification_routes(reelsense), prefix="/api/v1")
+    admin = AdminAccess(lambda authorization: access.caller(authorization, "admin").user)
+    api.include_router(
+        admin_routes(reelsense, admin), prefix="/api/v1", dependencies=[Depends(access.require("admin"))]
+    )
+    api.include_router(operation_pages(reelsense, admin))
     return api
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app import queue_commands
 from app.dead_commands import dead
 from app.key_commands import key
 from store.errors import ReelsenseError
@@ -31,6 +32,7 @@ train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_hel
 app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
 app.add_typer(key, name="key")
+queue_commands.add_to(app)
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)

@@ -27,6 +27,8 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "request.too_large": 413,
         "request.too_slow": 408,
         "notification.refused": 401,
+        "queue.busy": 409,
+        "video.quarantined": 409,
         "upload.malformed": 400,
         "upload.version": 412,
         "upload.offset_mismatch": 409,

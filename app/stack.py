@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.scaling import Scaling
 from store.errors import ReelsenseError, StackError
 from store.settings import Settings, load_settings
 from workers import embedded_broker
@@ -44,7 +45,8 @@ class StackInfo:
 
 @dataclass
 class Part:
-    """One process of the stack: how to start it, and when it may be started again after it died."""
+    """One process of the stack: how to start it, and when it may be started again after it died. Workers have a
+    `number` from 1; `leaving` is one that is not wanted any more, `told` one that was asked to end."""
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
@@ -52,6 +54,9 @@ class Part:
     pause: float = FIRST_PAUSE_SECONDS
     not_before: float = 0.0
     started: float = 0.0
+    number: int = 0
+    leaving: bool = False
+    told: bool = False
 
 
 def running(settings: Settings) -> StackInfo | None:
@@ -168,10 +173,6 @@ class Stack:
             self.parts.append(Part("valkey", lambda: embedded_broker.start(self.settings.data)))
             settings = settings.model_copy(update={"broker": embedded_broker.broker_url(settings.data)})
         environment = os.environ | settings.environment()
-        for number in range(1, settings.workers + 1):
-            self.parts.append(
-                self._python(f"worker-{number}", environment, "workers.worker", "--name", f"worker-{number}")
-            )
         api = ""
         if self.with_api:
             api = f"http://{settings.host}:{settings.port}"
@@ -179,16 +180,19 @@ class Stack:
             self.parts += self._intake(settings, environment)
         for part in self.parts:
             self._start(part)
+        from workers.sweeper import Sweeper
+
+        sweeper = Sweeper(settings, _say)
+        scaling = Scaling(settings, sweeper.graph.administration)
+        self._scale(scaling, environment)
         info = StackInfo(os.getpid(), settings.broker, api)
         aside = run / "stack.json.aside"
         aside.write_text(json.dumps(vars(info)))
         aside.replace(run / "stack.json")
         if on_ready is not None:
             on_ready(info)
-        from workers.sweeper import Sweeper
-
-        sweeper = Sweeper(settings, _say)
         while not self.stopping:
+            self._scale(scaling, environment)
             for part in self.parts:
                 self._watch(part)
             sweeper.now_and_then()
@@ -220,12 +224,33 @@ class Stack:
 
         return Part(name, start)
 
+    def _scale(self, scaling: Scaling, environment: dict[str, str]) -> None:
+        """Start the workers that are wanted and not there; let those that are not wanted finish, and forget them."""
+        wanted = scaling.wanted()
+        there = {part.number: part for part in self.parts if part.number}
+        for number in sorted(wanted - there.keys()):
+            name = f"worker-{number}"
+            part = self._python(name, environment, "workers.worker", "--name", name)
+            part.number = number
+            self.parts.append(part)
+            self._start(part)
+        for number, part in there.items():
+            part.leaving = number not in wanted
+            part.told = part.told and part.leaving
+            if part.leaving and part.process is not None and part.process.poll() is not None:
+                self.parts.remove(part)
+            elif part.leaving and not part.told and number > scaling.level:
+                # Scaled down. One that was drained leaves by itself, and says so.
+                part.told = True
+                if part.process is not None:
+                    part.process.terminate()
+
     def _start(self, part: Part) -> None:
         part.process = part.start()
         part.started = time.monotonic()
 
     def _watch(self, part: Part) -> None:
-        if part.process is None or part.process.poll() is None:
+        if part.process is None or part.process.poll() is None or part.leaving:
             return
         now = time.monotonic()
         if now - part.started > 30.0:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ranker.phrase_index import PhraseIndex
 from ranker.tag_index import TagIndex
+from store.administration import Administration
 from store.artifacts import artifact_key, from_bytes
 from store.catalogue import Catalogue, Publication
 from store.errors import NotFoundError, PassingError, ReelsenseError
@@ -77,8 +78,9 @@ class PublishedVideo:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The table at one moment. `vectors` float32 [n, dim] unit; `alive` bool [n] (false: replaced by a later row);
-    `published_at` float64 [n]; `creators` int64 [n] numbers into `creator_numbers`; `row_of` the row of each video."""
+    """The table at one moment. `vectors` float32 [n, dim] unit; `alive` bool [n] (false: replaced by a later row, or
+    in quarantine); `published_at` float64 [n]; `creators` int64 [n] numbers into `creator_numbers`; `row_of` the row of
+    each video."""
 
     rows: Sequence[VideoRow]
     vectors: Float32
@@ -101,6 +103,8 @@ class Snapshot:
 class VideoTable:
     """The published videos of one version. `refresh` follows the catalogue; reading never waits for it.
 
+    Videos in quarantine are not in it: no feed, search or list of neighbours shows them until they are released.
+
     Errors: `store.unavailable`, `database.unavailable`. An artifact that is missing or damaged hides its own video and
     no other: its code stands in `unreadable`, and the next `refresh` tries again.
     """
@@ -109,10 +113,12 @@ class VideoTable:
         self.objects = objects
         self.catalogue = catalogue
         self.version = version
+        self.administration = Administration(catalogue)
         self.unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
         self._last = 0
         self._known: set[int] = set()
+        self._hidden: frozenset[str] = frozenset()
         self._waiting: list[Publication] = []
         self._sequence_of: dict[str, int] = {}
         self._rows: list[VideoRow] = []
@@ -129,8 +135,12 @@ class VideoTable:
         self.snapshot = self._take()
 
     def refresh(self) -> int:
-        """Read what was published since the last call; how many rows are new. Costs one query when nothing is."""
+        """Read what was published since the last call; how many rows are new. Costs two queries when nothing is."""
         with self._lock:
+            hidden = frozenset(self.administration.quarantined())
+            changed = hidden != self._hidden
+            self._waiting += [self._again(video) for video in self._hidden - hidden if video in self._row_of]
+            self._hidden = hidden
             after = max(0, self._last - LOOK_BACK)
             fresh = [
                 item for item in self.catalogue.publications(self.version, after) if item.sequence not in self._known
@@ -145,9 +155,21 @@ class VideoTable:
             try:
                 self._waiting = [item for item in todo if not self._follow(item)]
             finally:
-                if len(self._rows) != before:
+                if changed or len(self._rows) != before:
                     self.snapshot = self._take()
             return len(self._rows) - before
+
+    def _again(self, video_id: str) -> Publication:
+        """The publication of a video that was released, to be read anew: an index that follows the rows has passed it
+        over while it was hidden."""
+        row = self._rows[self._row_of[video_id]]
+        return Publication(
+            sequence=self._sequence_of.pop(video_id),
+            video_id=video_id,
+            version=self.version,
+            revision=row.revision,
+            published_at=row.published_at,
+        )
 
     def _follow(self, publication: Publication) -> bool:
         """Add the row of one publication, unless it or a later one of the same video is there already; false when its
@@ -195,14 +217,16 @@ class VideoTable:
 
     def _take(self) -> Snapshot:
         count = len(self._rows)
+        alive = np.array(self._alive, np.bool_)
+        alive[[self._row_of[video] for video in self._hidden if video in self._row_of]] = False
         return Snapshot(
             self._rows,
             self._vectors[:count],
-            np.array(self._alive, np.bool_),
+            alive,
             np.array(self._published_at, np.float64),
             np.array(self._creators, np.int64),
             dict(self._creator_numbers),
-            dict(self._row_of),
+            {video: place for video, place in self._row_of.items() if video not in self._hidden},
             self._tags,
         )
 

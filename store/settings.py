@@ -160,6 +160,7 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps.")
     visibility_seconds: int = Field(3600, gt=0, description="Redis brokers: when an unacknowledged task comes back.")
     incoming: IncomingSettings = Field(default_factory=IncomingSettings)
+    history_days: float = Field(14.0, gt=0, description="How long the timelines of videos and past rates are kept.")
     limits: Limits = Field(default_factory=Limits)
     intake: Intake = Field(default_factory=Intake)
 

@@ -158,6 +158,7 @@ def _forget(**_: Any) -> None:
 
 
 def _run_stage(task: Any, video_id: str, stage: str, version: str, revision: str) -> None:
+    from workers.admission import run_message
     from workers.extraction import Encoders
 
     key = RunKey(video_id=video_id, stage=stage, version=version, revision=revision)
@@ -165,7 +166,7 @@ def _run_stage(task: Any, video_id: str, stage: str, version: str, revision: str
         if _Child.graph is None or _Child.encoders is None:
             _Child.graph = open_graph(task.app)
             _Child.encoders = Encoders(task.app.reelsense_settings)
-        _Child.graph.run(key, _Child.encoders)
+        run_message(_Child.graph, key, _Child.encoders)
     except PassingError as error:
         number = task.request.retries
         if number >= MOST_RETRIES:

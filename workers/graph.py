@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from store.administration import Administration
 from store.artifacts import artifact_key, from_bytes, source_key, to_bytes
 from store.catalogue import Catalogue, Run, RunKey, Video
 from store.dead_letters import DeadLetters
@@ -28,6 +29,7 @@ from store.objects import ObjectStore
 from store.records import Artifact
 from store.settings import Settings
 from workers import extraction, run_log, stages, time_limits
+from workers.admission import pause_names
 from workers.plans import Plan, next_choice, plans
 
 Send = Callable[[RunKey], None]
@@ -58,6 +60,7 @@ class Graph:
         self.objects = objects
         self.catalogue = catalogue
         self.letters = DeadLetters(catalogue)
+        self.administration = Administration(catalogue)
         self.send = send
         self.plans: tuple[Plan, ...] = ()
         self._choices: dict[str, str] | None = None
@@ -108,8 +111,12 @@ class Graph:
         ]
 
     def enqueue(self, keys: Sequence[RunKey]) -> None:
-        """Note each run in the ledger and send its message; one that failed before stays failed and is not sent."""
+        """Note each run in the ledger and send its message; one that failed before stays failed and is not sent, and
+        none of a video in quarantine."""
+        aside = self.administration.quarantined([key.video_id for key in keys]) if keys else {}
         for key in keys:
+            if key.video_id in aside:
+                continue
             self.catalogue.mark_queued(key)
             run = self.catalogue.run(key)
             if run is not None and run.state == "queued":
@@ -239,7 +246,7 @@ class Graph:
         most = self.settings.batch_videos - 1
         if most < 1 or not extraction.takes_batches(key.stage, encoders):
             return False
-        others = self.catalogue.claim_waiting(key, self.worker, most)
+        others = self._not_aside(self.catalogue.claim_waiting(key, self.worker, most))
         if not others:
             return False
         started = time.monotonic()
@@ -269,6 +276,15 @@ class Graph:
             self._done(video, item, seconds)
         log.info("batch done", stage=key.stage, videos=len(keys), seconds=round(seconds, 3))
         return True
+
+    def _not_aside(self, keys: list[RunKey]) -> list[RunKey]:
+        """Those of some claimed runs whose video is not in quarantine; the others end."""
+        aside = self.administration.quarantined([key.video_id for key in keys]) if keys else {}
+        for key in keys:
+            if key.video_id in aside:
+                self.catalogue.abandon(key, counted=False)
+                self.administration.refuse(key, aside[key.video_id].message)
+        return [key for key in keys if key.video_id not in aside]
 
     def _input(self, video: Video, key: RunKey) -> extraction.StageInput:
         plan = self._plan_of(key) or self.plans[0]
@@ -381,10 +397,13 @@ class Graph:
         may be among them, and a long queue must not grow with every sweep. A run that died with its worker too often is
         set aside. Cost: one listing per stage and one read of the ledger, however many videos there are. With `verify`
         every artifact is read as well, and a damaged one is discarded and made again. Where a learnt model comes next,
-        what it makes new is sent behind everything else, and it is served as soon as every video has that.
+        what it makes new is sent behind everything else, and it is served as soon as every video has that. Videos in
+        quarantine are passed over, and nothing is sent to a paused stage: what waits there is in the ledger.
         """
         self.refresh()
-        videos = self.catalogue.videos()
+        aside = self.administration.quarantined()
+        paused = self.administration.pauses()
+        videos = [video for video in self.catalogue.videos() if video.id not in aside]
         report = SweepReport(videos=len(videos), discarded=self._discard_damaged(videos) if verify else [])
         ledger = {_key_of(run): run for run in self.catalogue.runs()}
         running = {key for key, run in ledger.items() if run.state == "running"}
@@ -397,6 +416,9 @@ class Graph:
                 there = {name for name, leaves in present.items() if _leaf(self.key(video, name, plan)) in leaves}
                 for key in self.ready(video, there, plan):
                     waiting = bool(depths and depths.get(stages.BY_NAME[key.stage].queue))
+                    if not pause_names(key.stage).isdisjoint(paused):
+                        self._sweep_paused(key, ledger.get(key))
+                        continue
                     self._sweep_one(key, ledger.get(key), waiting, resend_after, report)
                 whole = whole and (len(there) == len(stages.STAGES) or self._has_failed(video, plan, ledger))
             if plan is not self.plans[0] and whole:
@@ -478,6 +500,15 @@ class Graph:
             self._leases[key] = (shown, now)
         return now - self._leases[key][1] >= self.settings.lease_seconds
 
+    def _sweep_paused(self, key: RunKey, run: Run | None) -> None:
+        """Let a run of a paused stage wait in the ledger, without a message."""
+        if run is None:
+            self.catalogue.mark_queued(key)
+            self.administration.keep_unsent(key)
+        elif run.state == "running" and _is_dead(run.worker):
+            self.catalogue.abandon(key)
+            self.administration.keep_unsent(key)
+
     def _discard_damaged(self, videos: Sequence[Video]) -> list[RunKey]:
         keys = [key for video in videos for stage in stages.STAGES for key in self.keys(video, stage.name)]
         damaged = [key for key in keys if self.has(key) and not self.readable(key)]
@@ -492,14 +523,19 @@ class Graph:
     # --- what people ask ---------------------------------------------------------------------------------------------
 
     def states(self, videos: Sequence[Video]) -> dict[str, tuple[str, ReelsenseError | None]]:
-        """For each video: `waiting`, `processing`, `ready` or `failed`, and the error of its first failed stage."""
+        """For each video: `waiting`, `processing`, `ready` or `failed`, and the error of its first failed stage. One in
+        quarantine is `failed`, whatever is there of it."""
         self.refresh()
-        ledger = {_key_of(run): run for run in self.catalogue.runs([video.id for video in videos])}
+        ids = [video.id for video in videos]
+        ledger = {_key_of(run): run for run in self.catalogue.runs(ids)}
+        aside = self.administration.quarantined(ids)
         result: dict[str, tuple[str, ReelsenseError | None]] = {}
         for video in videos:
             found = [ledger.get(self.key(video, stage.name)) for stage in stages.STAGES]
             broken = next((run for run in found if run is not None and run.state in ("failed", "dead")), None)
-            if broken is not None:
+            if video.id in aside:
+                result[video.id] = ("failed", InputError("video.quarantined", aside[video.id].message))
+            elif broken is not None:
                 error = InputError(broken.error_code or "internal", broken.error_message or "")
                 result[video.id] = ("failed", error)
             elif all(run is not None and run.state == "done" for run in found):
@@ -513,9 +549,13 @@ class Graph:
     def retry(self, video: Video) -> None:
         """Let the failed and dead stages of a video be tried anew, and send what is missing and ready.
 
-        Where nothing is missing (earlier words have come back), the video is published again.
+        Where nothing is missing (earlier words have come back), the video is published again. One in quarantine is left
+        alone.
         """
         self.refresh()
+        if self.administration.quarantined([video.id]):
+            return
+        self.administration.lift(video.id)
         self.catalogue.reset([key for stage in stages.STAGES for key in self.keys(video, stage.name)])
         last = self.key(video, stages.STAGES[-1].name)
         if self.has(last):

@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 from store.errors import PassingError, ReelsenseError
 from store.journal import Journal
+from store.run_events import cutoff
 from store.settings import Settings, load_settings
+from store.worker_registry import WorkerRegistry
 from workers.celery_app import create_app, open_graph, queue_depths
 
 RESEND_SECONDS = 60.0
@@ -27,7 +29,9 @@ class Sweeper:
         self.app = create_app(settings)
         self.graph = open_graph(self.app)
         self.journal = Journal(self.graph.objects, self.graph.catalogue)
+        self.registry = WorkerRegistry(self.graph.catalogue)
         self.seconds = settings.sweep_seconds
+        self.history_days = settings.history_days
         self.say = say
         self.next = 0.0
         self.next_journal = 0.0
@@ -41,6 +45,8 @@ class Sweeper:
         try:
             report = self.graph.reconcile(queue_depths(self.app), resend_after=self.resend_after)
             self.resend_after = RESEND_SECONDS
+            self.graph.administration.prune(cutoff(self.history_days))
+            self.registry.prune()
             if report.sent or report.repaired or report.given_up:
                 self.say(f"sweep: sent {len(report.sent)}, repaired {report.repaired}, gave up {len(report.given_up)}")
         except PassingError as error:

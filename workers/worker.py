@@ -114,11 +114,15 @@ def configure_logging() -> None:
 
 def run(settings: Settings, queues: list[str], name: str) -> None:
     """Serve `queues` until told to stop (SIGTERM: finish the stage at hand, then leave)."""
+    from celery.utils.nodenames import host_format
+
+    from workers import following
     from workers.celery_app import create_app
 
     limit_threads(settings.threads)
     configure_logging()
     app = create_app(settings)
+    following.install(app, settings, host_format(f"{name}@%h"), queues)
     app.worker_main(
         [
             "worker",
