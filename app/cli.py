@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.reembed_commands import reembed
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 
 train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_help=True)
 app.add_typer(train, name="train")
+app.add_typer(reembed, name="reembed")
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)

@@ -183,9 +183,13 @@ class Stack:
         from workers.sweeper import Sweeper
 
         sweeper = Sweeper(settings, _say)
+        feeder = self._python("feeder", environment, "workers.feeder")
         while not self.stopping:
             for part in self.parts:
                 self._watch(part)
+            if feeder not in self.parts and sweeper.has_jobs():
+                self.parts.append(feeder)
+                self._start(feeder)
             sweeper.now_and_then()
             time.sleep(0.2)
 

@@ -1,6 +1,7 @@
 """The reconciling sweep, now and then: what the broker lost or a dead worker held is found and sent again.
 
-Part of `reelsense up`; on a fleet a service of its own: `python -m workers.sweeper`. Two at once do no harm.
+Part of `reelsense up`; on a fleet a service of its own: `python -m workers.sweeper`, which feeds re-embedding jobs too
+(`workers.feeder`). Two at once do no harm.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from store.errors import PassingError, ReelsenseError
 from store.settings import Settings, load_settings
 from workers.celery_app import create_app, open_graph, queue_depths
+from workers.feeder import feed_until, open_feeder
 
 RESEND_SECONDS = 60.0
+JOBS_SECONDS = 1.0
 
 
 class Sweeper:
@@ -27,6 +30,7 @@ class Sweeper:
         self.seconds = settings.sweep_seconds
         self.say = say
         self.next = 0.0
+        self.next_jobs = 0.0
         # The first sweep resends at once: whatever was queued before may have died with its broker.
         self.resend_after = 0.0
 
@@ -43,6 +47,16 @@ class Sweeper:
             self.say(f"sweep: {error.code}: {error.message}")
         self.next = time.monotonic() + self.seconds
 
+    def has_jobs(self) -> bool:
+        """Whether a re-embedding job is open; asks the catalogue once in `JOBS_SECONDS` and says no in between."""
+        if time.monotonic() < self.next_jobs:
+            return False
+        self.next_jobs = time.monotonic() + JOBS_SECONDS
+        try:
+            return self.graph.jobs.any_open()
+        except PassingError:
+            return False  # the sweep says it
+
 
 def main() -> None:
     """Sweep until SIGTERM or SIGINT."""
@@ -54,11 +68,16 @@ def main() -> None:
         sys.stderr.write(text + "\n")
 
     try:
-        sweeper = Sweeper(load_settings(), say)
+        settings = load_settings()
+        sweeper = Sweeper(settings, say)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
+    # By itself, so that a long sweep of a large catalogue does not keep a job waiting.
+    feeding = threading.Thread(target=feed_until, args=(stop, open_feeder(settings, say), say), name="feeder")
+    feeding.start()
     while not stop.wait(0.5):
         sweeper.now_and_then()
+    feeding.join()
 
 
 if __name__ == "__main__":
