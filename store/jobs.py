@@ -282,6 +282,8 @@ class Jobs:
                 f"The job {job_id} is {row.state}: it can be asked to {what} only when it is {' or '.join(allowed)}.",
                 hint=f"`reelsense reembed show {job_id}` tells how far it is.",
             )
+        if state == "paused":
+            values = {**values, "paused_from": row.state}
         history = [*json.loads(row.history), {"at": time.time(), "who": who, "what": what}][-HISTORY:]
         connection.execute(
             sa.update(reembed_jobs)

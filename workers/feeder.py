@@ -254,7 +254,9 @@ class Feeder:
                 self.graph.settings.reembed.validation_videos,
                 served,
             )
-            numbers = self._numbers([video.id for video in sample], served, plan, changed)
+            # Late ones are made when the job is complete.
+            early = [video.id for video in sample if video.uploaded_at <= job.created_at]
+            numbers = self._numbers(early, served, plan, changed)
             self._judge(job, "validation", "complete", numbers)
 
     def _advance(self, job: Job, plan: Plan, changed: Sequence[str], room: int) -> int:

@@ -239,7 +239,7 @@ def start(graph: Graph, request: Request, who: str, planned: Planned | None = No
 
 def pause(graph: Graph, job: Job, who: str) -> Job:
     """Let what runs end, and begin nothing new. Raises `job.wrong_state`."""
-    return graph.jobs.change(job, ("planned", "canary", "running"), "paused", "pause", who, paused_from=job.state)
+    return graph.jobs.change(job, ("planned", "canary", "running"), "paused", "pause", who)
 
 
 def resume(graph: Graph, job: Job, who: str) -> Job:
