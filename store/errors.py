@@ -71,6 +71,7 @@ CODES: dict[str, str] = {
     "job.canary_failed": "The sample that was re-embedded first is worse than what is served; the job has stopped.",
     "job.unsafe": "Collecting garbage could take away what is served.",
     "stage.unknown": "No stage has this name.",
+    "engine.missing": "The package of the engine that was asked for is not installed.",
     "internal": "An error nobody expected; the worker's log has the traceback.",
 }
 

@@ -54,9 +54,13 @@ def compare(pairs: Sequence[Pair], modalities: Sequence[str], failed: int) -> di
         "failed_share": round(failed / whole, 4) if whole else 0.0,
         "finite": finite,
         "norm_error": float(np.abs(np.linalg.norm(vectors, axis=1) - 1.0).max()) if finite and len(vectors) else None,
-        "vector": _figures([pair.served for pair in pairs], [pair.made for pair in pairs]) if finite else None,
+        "vector": _figures([pair.served for pair in pairs], [pair.made for pair in pairs])
+        if finite and pairs
+        else None,
         "modalities": {},
     }
+    if finite and pairs:
+        result["vector"] = _figures([pair.served for pair in pairs], [pair.made for pair in pairs])
     for modality in modalities:
         both = [pair for pair in pairs if len(pair.served_tokens.get(modality, ())) and modality in pair.made_tokens]
         both = [pair for pair in both if len(pair.made_tokens[modality])]
