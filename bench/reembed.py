@@ -216,11 +216,8 @@ def measure_interference(settings: Settings, clip: Path, small: Path, backlog: i
         upload_seconds(reelsense, variant(clip, 10_000, Path(name)))  # loads the models
         started = operations.start(reelsense, Request(overrides={"frames": 12}), dry_run=False)
         job = started["job"]
-        own = (
-            dict(next(plan for plan in reelsense.graph.plans if plan.job == job).versions)
-            if _refresh(reelsense)
-            else {}
-        )
+        reelsense.graph.refresh()
+        own = next(plan for plan in reelsense.graph.plans if plan.job == job).versions
         changed = {name: own[name] for name in started["stages"]}
         _wait_running(reelsense, job)
         measured: dict[str, list[float]] = {"idle": [], "busy": []}

@@ -14,16 +14,20 @@ from store.catalogue import Catalogue, Video, videos
 from store.errors import InputError
 from store.filters import FIELDS, Compare, In, Joined, Node, Not, matches, parse, to_sql
 from store.records import MediaInfo, Metadata
+from tests.store.test_catalogue import postgresql  # noqa: F401 - a fixture
 
 REGIONS = ("DE", "de", "FR", "")
 TEXTS = ("cat", "Cat", "a cat's nap", 'say "meow"', "100%_x", "ü", "")
 TIMES = (0.0, 1767225600.0, 1767225600.5, 1798761600.0)
 
 
-@pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
-    """A video for many combinations of values, every third of them published."""
-    catalogue = Catalogue(f"sqlite:///{tmp_path_factory.mktemp('filters') / 'catalogue.sqlite3'}")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def catalogue(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
+    """A video for many combinations of values, every third of them published, in both databases."""
+    if request.param == "sqlite":
+        catalogue = Catalogue(f"sqlite:///{tmp_path_factory.mktemp('filters') / 'catalogue.sqlite3'}")
+    else:
+        catalogue = Catalogue(request.getfixturevalue("postgresql"))
     for number in range(60):
         media = MediaInfo(
             container="mp4",
@@ -71,7 +75,8 @@ def records(catalogue: Catalogue) -> dict[str, dict[str, Any]]:
 
 def selected(catalogue: Catalogue, node: Node | None) -> set[str]:
     with catalogue.engine.begin() as connection:
-        return set(connection.execute(sa.select(videos.c.id).where(to_sql(node, "sqlite"))).scalars())
+        condition = to_sql(node, catalogue.engine.dialect.name)
+        return set(connection.execute(sa.select(videos.c.id).where(condition)).scalars())
 
 
 def comparisons() -> st.SearchStrategy[Node]:
@@ -196,10 +201,11 @@ def test_a_mistake_is_shown_where_it_is(text: str, place: int) -> None:
 
 
 def test_values_are_bound_and_never_written_into_the_query() -> None:
-    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.dialects.postgresql import dialect as postgresql_dialect
+    from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
     node = parse("title = 'x'' or 1=1 --' and tags has 'y'';' and region in ('z'';') and creator has 'w;'")
-    for name, dialect in (("sqlite", sqlite.dialect()), ("postgresql", postgresql.dialect())):
+    for name, dialect in (("sqlite", sqlite_dialect()), ("postgresql", postgresql_dialect())):
         text = str(to_sql(node, name).compile(dialect=dialect))
         assert not {"1=1", ";"} & set(text.split()), text
         assert ";" not in text

@@ -14,12 +14,22 @@ import pytest
 from store.errors import ReelsenseError
 from store.settings import load_settings
 from tests.conftest import ROOT
-from tests.workers.test_reembedding import ANEW, COUNT, FEWER_FRAMES, JobHouse, done, encoders  # noqa: F401
+from tests.workers.test_reembedding import ANEW, COUNT, FEWER_FRAMES, JobHouse, ready
 from workers import extraction, reembedding
 from workers.ray_engine import run_job
 
 pytestmark = [pytest.mark.models, pytest.mark.slow]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> extraction.Encoders:
+    return extraction.Encoders(load_settings(data=tmp_path_factory.mktemp("encoders")))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, encoders: extraction.Encoders) -> Path:
+    return ready(tmp_path_factory.mktemp("done"), encoders)
 
 
 def begun(folder: Path) -> JobHouse:
@@ -34,7 +44,7 @@ def begun(folder: Path) -> JobHouse:
 def test_both_engines_write_the_same_artifacts(
     done: Path,
     encoders: extraction.Encoders,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     for name in ("celery", "ray"):
         shutil.copytree(done / "data", tmp_path / name)
@@ -61,7 +71,7 @@ def test_both_engines_write_the_same_artifacts(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed here")
-def test_without_ray_it_says_what_to_install(done: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_without_ray_it_says_what_to_install(done: Path, tmp_path: Path) -> None:
     shutil.copytree(done / "data", tmp_path / "data")
     house = begun(tmp_path / "data")
     with pytest.raises(ReelsenseError) as caught:

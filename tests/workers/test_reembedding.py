@@ -37,7 +37,11 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> extraction.Encoders:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, encoders: extraction.Encoders) -> Path:
     """The folder of an installation in which a few clips are ready. Tests copy it."""
-    folder = tmp_path_factory.mktemp("done")
+    return ready(tmp_path_factory.mktemp("done"), encoders)
+
+
+def ready(folder: Path, encoders: extraction.Encoders) -> Path:
+    """Make an installation with `COUNT` clips in `folder`/data; the folder."""
     house = House(load_settings(data=folder / "data"))
     for number in range(COUNT):
         clip = clips.test_pattern(folder / f"{number}.mp4", seconds=1.0 + number / 5, tone_hz=220.0 * (1 + number))
