@@ -17,6 +17,7 @@ trust. Settings are read by each process from its own environment, and never tra
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import time
@@ -105,8 +106,8 @@ def run_job(job: Job, graph: Graph, *, processes: int, address: str | None = Non
     Raises `engine.missing`, `job.wrong_state`.
     """
     try:
-        import ray
-        import ray.data
+        ray: Any = importlib.import_module("ray")
+        ray_data: Any = importlib.import_module("ray.data")
     except ImportError as error:
         raise StackError(
             "engine.missing", "Ray is not installed here.", hint="pip install 'reelsense[ray]', or let Celery do it."
@@ -129,13 +130,13 @@ def run_job(job: Job, graph: Graph, *, processes: int, address: str | None = Non
     try:
         shards = [shard.model_dump(include={"job", "after", "last"}) for shard in graph.jobs.shards(job.id)]
         rows = (
-            ray.data.from_items(shards)
+            ray_data.from_items(shards)
             .flat_map(ids_of)
             .map_batches(
                 StageActor,
                 fn_constructor_args=(job.id,),
                 batch_size=ACTOR_BATCH,
-                compute=ray.data.ActorPoolStrategy(size=processes),
+                compute=ray_data.ActorPoolStrategy(size=processes),
             )
         )
         return dict(Counter(str(row["state"]) for row in rows.iter_rows()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections import Counter
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import app
 from store.catalogue import Catalogue
 from store.jobs import Jobs
 from store.settings import load_settings
@@ -52,6 +55,7 @@ def await_end(data: Path, job: str) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_from_a_plan_to_a_switch_and_back(batch: list[Path], tmp_path: Path) -> None:
     """The feeder and a worker are killed in the middle: every run of the job is done once all the same."""
@@ -137,9 +141,16 @@ def kill(pid: int, module: str) -> None:
         (("rollback",), "job.wrong_state"),
     ],
 )
-def test_mistakes_are_coded(tmp_path: Path, arguments: tuple[str, ...], code: str) -> None:
-    assert refused(tmp_path, "reembed", *arguments) == code
-    assert ask(tmp_path, "reembed", "ls") == {"jobs": []}
+def test_mistakes_are_coded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("REELSENSE_")]:
+        monkeypatch.delenv(name)
+    run = CliRunner()
+    answer = run.invoke(app, ["reembed", *arguments, "--json", "--data", str(tmp_path)])
+    assert (answer.exit_code, json.loads(answer.stdout)["error"]["code"]) == (1, code)
+    listed = run.invoke(app, ["reembed", "ls", "--json", "--data", str(tmp_path)])
+    assert json.loads(listed.stdout) == {"jobs": []}
 
 
 def test_the_place_of_a_mistake_in_a_filter_is_shown(tmp_path: Path) -> None:
