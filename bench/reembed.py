@@ -60,7 +60,9 @@ def synthesise(database: Path, rows: int, version: str) -> None:
     metadata = """
         '{"title":"Video '||n||'","tags":["tag'||(n%97)||'"],"creator":"creator '||(n%5003)||'","region":"'
         ||(CASE n%3 WHEN 0 THEN 'DE' WHEN 1 THEN 'FR' ELSE 'US' END)||'","language":"en"}'"""
-    media = """'{"container":"mp4","bytes":'||(100000+n%900000)||',"duration":'||(5+n%55)||'.5,"width":720}'"""
+    media = """
+        '{"container":"mp4","bytes":'||(100000+n%900000)||',"duration":'||(5+n%55)||'.5,"width":720,"height":1280,'
+        ||'"video_codec":"h264"}'"""
     numbers = f"WITH RECURSIVE count(n) AS (SELECT 0 UNION ALL SELECT n+1 FROM count WHERE n < {rows - 1})"
     with sqlite3.connect(database) as connection:
         # No journal while it is filled: a log as large as the table would make every later read slow.
@@ -129,7 +131,7 @@ def measure_plan(rows: list[int]) -> dict[str, Any]:
 
 def _in_a_process(data: Path, where: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.reembed", "--plan-once", str(data), "--where", where]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -212,7 +212,8 @@ def start(graph: Graph, request: Request, who: str, planned: Planned | None = No
             hint="Name another model set (--model-set) or setting (--set); `reelsense reconcile` makes what misses.",
         )
     if not document["videos"]:
-        raise InputError("job.nothing_to_do", "No video passes the filter.", hint="`reelsense status` lists them.")
+        said = "No video passes the filter." if request.where.strip() else "There is no video yet."
+        raise InputError("job.nothing_to_do", said, hint="`reelsense status` lists them.")
     now = time.time()
     job = Job(
         id=secrets.token_hex(4),

@@ -73,7 +73,15 @@ def main() -> None:
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
     # By itself, so that a long sweep of a large catalogue does not keep a job waiting.
-    feeding = threading.Thread(target=feed_until, args=(stop, open_feeder(settings, say), say), name="feeder")
+    feeder = open_feeder(settings, say)
+
+    def feed() -> None:
+        try:
+            feed_until(stop, feeder, say)
+        finally:
+            stop.set()  # an error that nobody expected ends this service, so that whoever runs it starts it anew
+
+    feeding = threading.Thread(target=feed, name="feeder")
     feeding.start()
     while not stop.wait(0.5):
         sweeper.now_and_then()

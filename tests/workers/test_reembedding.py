@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from store.catalogue import RunKey, Video
@@ -126,6 +127,33 @@ def test_a_job_runs_is_compared_and_is_served_in_one_step(house: JobHouse, encod
     assert rolled.state == "rolled_back"
     assert dict(house.graph.versions) == old
     assert [entry["what"] for entry in rolled.history if entry["who"] == "ana"] == ["start", "switch", "rollback"]
+
+
+def test_a_viewer_s_feed_and_profile_switch_together(house: JobHouse, encoders: extraction.Encoders) -> None:
+    from app.operations import ReelSense
+    from ranker.profiles import build
+
+    reelsense = ReelSense(house.settings)
+    liked = house.catalogue.videos()[0].id
+    reelsense.event("ana", liked, "like", None)
+    events = house.catalogue.events("ana")
+    reembedding.start(house.graph, FEWER_FRAMES, "ana")
+    house.play(encoders, ("complete",))
+    for act in (lambda: None, lambda: reembedding.switch(house.graph, house.job(), "ana"), lambda: rolled(house)):
+        act()
+        table = reelsense.table
+        assert table.version == house.graph.versions["published"]
+        assert len(reelsense.recommend("ana", 10)["items"]) == COUNT - 1
+        own = {video: table.get(video).vector for video in table.ids}
+        for video in house.catalogue.videos():
+            stored = house.graph.artifact(house.graph.key(video, "published")).arrays["vector"]
+            assert (own[video.id] == stored).all(), "every row is of the served version"
+        taste = build(events, table).long
+        assert taste @ own[liked] == pytest.approx(np.linalg.norm(taste)), "and so is what the viewer likes"
+
+
+def rolled(house: JobHouse) -> None:
+    reembedding.rollback(house.graph, None, "ana")
 
 
 def test_nothing_to_do_is_said(house: JobHouse) -> None:
