@@ -25,7 +25,7 @@ def show_plan(document: dict[str, Any]) -> None:
     if not rows:
         out.print("Nothing would change: every version is the one that is served.")
         return
-    title = f"{document['videos']} videos in {document['shards']} shards"
+    title = f"{document['videos']} videos (shards: {document['shards']})"
     out.print(table(title, ("stage", "to run", "there already", "each"), rows))
     out.print(f"unchanged: {', '.join(document['unchanged']) or 'nothing'}")
     hours = document["hours"]

@@ -211,7 +211,7 @@ class Feeder:
 
     def _move(self, job: Job, allowed: tuple[State, ...], state: State, what: str, **values: Any) -> None:
         try:
-            self.jobs.change(job, allowed, state, what, self.name, **values)
+            self.jobs.change(job, allowed, state, what, "feeder", **values)
         except ReelsenseError as error:
             if error.code != "job.wrong_state":
                 raise

@@ -115,6 +115,7 @@ def test_a_broken_encoder_stops_at_the_sample(tmp_path: Path, gain: float) -> No
     assert "vision tokens" in job.reason["message"]
     assert job.canary["modalities"]["vision"]["videos"] == len(house.catalogue.videos())
     assert len(ran) == 3 * len(house.catalogue.videos())
+    house.graph.refresh()
     assert len(house.graph.plans) == 1, "nobody follows it any more"
     house.feeder.feed()
     assert house.sent == []
