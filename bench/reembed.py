@@ -6,7 +6,7 @@
 
 *plan*: `plan_job` over synthetic catalogues (an SQLite file; a row of `videos` for each video, with a few words, and a
 run in the ledger for one in ten), in a process of its own: seconds, the peak of its memory, and by how much that grew
-while it planned. Up to a million rows with a filter, too.
+while it planned. With a filter, too.
 
 *interference*: the time from `add` to the first moment at which the video stands in the feed's table, for a real clip,
 on a running stack: idle, and with a job under way over a backlog of thousands. The backlog's videos are one small clip
@@ -44,7 +44,7 @@ from workers import reembedding
 from workers.reembedding import Request
 from workers.stages import STAGES
 
-MOST_FILTERED = 1_000_000
+MOST_FILTERED = 10_000_000
 WHERE = "uploaded_at > 2026-01-01 and region = 'DE'"
 
 
