@@ -27,6 +27,7 @@ from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
 from app.problems import malformed, problem, unrouted
+from app.reembed_routes import reembed_routes
 from app.upload_routes import form_routes, tus_routes
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
@@ -74,6 +75,9 @@ def create_api(settings: Settings) -> FastAPI:
     admin = AdminAccess(lambda authorization: access.caller(authorization, "admin").user)
     api.include_router(
         admin_routes(reelsense, admin), prefix="/api/v1", dependencies=[Depends(access.require("admin"))]
+    )
+    api.include_router(
+        reembed_routes(reelsense, admin), prefix="/api/v1", dependencies=[Depends(access.require("admin"))]
     )
     api.include_router(operation_pages(reelsense, admin))
     return api

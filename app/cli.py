@@ -17,6 +17,7 @@ import typer
 from app import queue_commands
 from app.dead_commands import dead
 from app.key_commands import key
+from app.reembed_commands import reembed
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 
@@ -33,6 +34,7 @@ app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
 app.add_typer(key, name="key")
 queue_commands.add_to(app)
+app.add_typer(reembed, name="reembed")
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)

@@ -1,5 +1,5 @@
-"""The page `/operations`: queues, workers, what failed, and who decided what, with buttons to pause, resume, drain and
-replay.
+"""The page `/operations`: queues, workers, jobs, what failed, and who decided what, with buttons to pause, resume,
+drain, switch and replay.
 
 Plain HTML and forms, rendered here; it works without script, and a few lines of script of its own (`operations.js`)
 renew the tables every five seconds. Nothing is loaded from another host, and the policy in its headers forbids it.
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jinja2
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from app import reembedding
 from app.admin_access import AdminAccess
 from app.administration import Administrator
 from app.operations import ReelSense
@@ -31,6 +32,14 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
+}
+# What can be done with a job in each state.
+CHANGES = {
+    "planned": ("pause", "cancel"),
+    "canary": ("pause", "cancel"),
+    "running": ("pause", "cancel"),
+    "paused": ("resume", "cancel"),
+    "complete": ("switch", "cancel"),
 }
 ASSETS = {"operations.js": "text/javascript", "operations.css": "text/css"}
 
@@ -89,6 +98,12 @@ def operation_pages(reelsense: ReelSense, access: AdminAccess) -> APIRouter:
     def scale(request: Request, number: Annotated[int, Form()]) -> Response:
         return act(request, lambda by: by.scale(number), "workers")
 
+    @router.post("/jobs/{job}/{what}")
+    def change(request: Request, job: str, what: Literal["pause", "resume", "cancel", "switch"]) -> Response:
+        if what == "switch":
+            return act(request, lambda by: reembedding.switched(by, job, partial=False), "jobs")
+        return act(request, lambda by: reembedding.changed(by, job, what), "jobs")
+
     @router.post("/dead/{stage}/{code}/replay")
     def replay(request: Request, stage: str, code: str) -> Response:
         return act(request, lambda by: by.replay(stage, code), "dead")
@@ -112,6 +127,8 @@ def _seen(reelsense: ReelSense, actor: Actor) -> dict[str, Any]:
         **by.queues(),
         **by.workers(),
         **by.failures(),
+        "jobs": reembedding.listed(reelsense)["jobs"][::-1],
+        "changes": CHANGES,
         **by.aside(),
         **by.audit(AUDIT_ROWS),
         "actor": actor,

@@ -116,10 +116,19 @@ class ReelSense:
 
         self.graph.refresh()
         version = self.graph.versions["published"]
-        if self._table is None or self._table.version != version:
-            self._table = VideoTable(self.objects, self.catalogue, version)
-        self._table.refresh()
-        return self._table
+        table = self._table
+        if table is None or table.version != version:
+            table = VideoTable(self.objects, self.catalogue, version)
+        table.refresh()
+        # Whole before anybody sees it: a request takes the table once, so it sees one version alone.
+        self._table = table
+        return table
+
+    @property
+    def served(self) -> Settings:
+        """The settings by which what is served was made: those of this installation, or a re-embedding's."""
+        self.graph.refresh()
+        return self.graph.plans[0].settings
 
     # --- videos ------------------------------------------------------------------------------------------------------
 
@@ -306,9 +315,13 @@ class ReelSense:
 
         if not query.strip() or len(query) > 1000:
             raise InputError("request.invalid", "The search text must have 1 to 1000 characters.")
-        spec = chosen(self.settings)["text"]
-        encoder = load(spec, config_of(spec, self.settings), self.settings.cache, self.settings.threads)
-        found = search(self.table, query, encoder.embed_query([query])[0], _count(k))
+        table = self.table
+        # The encoder of the very version that the table holds, though another may be served by now.
+        plans = [plan for plan in self.graph.plans if plan.versions["published"] == table.version]
+        settings = (plans or self.graph.plans)[0].settings
+        spec = chosen(settings)["text"]
+        encoder = load(spec, config_of(spec, settings), settings.cache, settings.threads)
+        found = search(table, query, encoder.embed_query([query])[0], _count(k))
         return {"query": query, "items": self._titled(found)}
 
     def duplicates(self, threshold: float | None = None) -> dict[str, Any]:

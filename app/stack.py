@@ -191,10 +191,14 @@ class Stack:
         aside.replace(run / "stack.json")
         if on_ready is not None:
             on_ready(info)
+        feeder = self._python("feeder", environment, "workers.feeder")
         while not self.stopping:
             self._scale(scaling, environment)
             for part in self.parts:
                 self._watch(part)
+            if feeder not in self.parts and sweeper.has_jobs():
+                self.parts.append(feeder)
+                self._start(feeder)
             sweeper.now_and_then()
             time.sleep(0.2)
         sweeper.write_journal()

@@ -110,7 +110,7 @@ def train_fusion(
     # What is served was read back once, and gave the vectors that its probes say.
     TrainedFusion.from_bytes(data, trained.fusion.version)
     card = card_of(trained.facts, date=datetime.now(UTC).strftime("%Y-%m-%d"))
-    version = f"{trained.fusion.version}-{token_space(reelsense.settings)}"
+    version = f"{trained.fusion.version}-{token_space(reelsense.served)}"
     if leads():
         _bring_in(reelsense, "fusion", version, data, markdown(card))
         checkpoint.unlink(missing_ok=True)

@@ -95,6 +95,16 @@ CODES: dict[str, str] = {
     "dead.unknown": "No dead letter has this id, or the prefix names more than one.",
     "stage.cancelled": "The queue of the stage was purged; `reelsense queue restore` takes that back.",
     "wait.timeout": "The videos were not ready in the time given.",
+    "filter.invalid": "A filter of videos is not understood; the message shows where.",
+    "job.unknown": "No re-embedding job has this id, or the prefix names more than one.",
+    "job.nothing_to_do": "Nothing would change: every version is the one that is served.",
+    "job.overlaps": "An open re-embedding job covers some of the same videos and stages.",
+    "job.wrong_state": "The job is not in a state in which this can be done.",
+    "job.incomplete": "Some videos are without a vector in the version that is to be served.",
+    "job.canary_failed": "The sample that was re-embedded first is worse than what is served; the job has stopped.",
+    "job.unsafe": "Collecting garbage could take away what is served.",
+    "stage.unknown": "No stage has this name.",
+    "engine.missing": "The package of the engine that was asked for is not installed.",
     "internal": "An error nobody expected; the worker's log has the traceback.",
 }
 

@@ -95,6 +95,26 @@ class EncoderChoice(BaseModel):
     text: str = Field("", description="Encoder of sentences.")
 
 
+class Reembedding(BaseModel):
+    """How re-embedding jobs run, and how good what they make must be beside what is served (docs/reembedding.md)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    concurrency: int = Field(16, ge=1, le=10_000, description="Videos of a re-embedding job under way at once.")
+    starve_seconds: float = Field(60.0, ge=0, description="Wait behind uploads after which a job may begin one run.")
+    canary_videos: int = Field(20, ge=1, le=1000, description="Videos that a job makes first, to be compared.")
+    validation_videos: int = Field(200, ge=1, le=5000, description="Videos that are compared when a job is complete.")
+    most_failed: float = Field(0.1, ge=0, le=1, description="Largest share of compared videos that may newly fail.")
+    least_neighbours: float = Field(
+        0.1, ge=-1, le=1, description="Least share of nearest neighbours kept; 0 is chance, 1 is all of them."
+    )
+    least_same_video: float = Field(
+        0.75, ge=0, le=1, description="Least recall of a video's halves by each other, as a share of the served one's."
+    )
+    least_spread: float = Field(
+        0.1, ge=0, le=1, description="Least spread of the vectors, as a share of the served ones' spread."
+    )
+
+
 class Settings(BaseSettings):
     """All settings. See `reelsense settings` for their values and where each came from."""
 
@@ -163,6 +183,7 @@ class Settings(BaseSettings):
     history_days: float = Field(14.0, gt=0, description="How long the timelines of videos and past rates are kept.")
     limits: Limits = Field(default_factory=Limits)
     intake: Intake = Field(default_factory=Intake)
+    reembed: Reembedding = Field(default_factory=Reembedding)
 
     @classmethod
     def settings_customise_sources(
@@ -199,6 +220,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "incoming": IncomingSettings,
     "limits": Limits,
     "intake": Intake,
+    "reembed": Reembedding,
 }
 
 

@@ -54,21 +54,52 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 Computed = tuple[BaseModel, Arrays]
 
 
-class Encoders:
-    """The encoders of one process, each loaded at its first use."""
+# What is served, and what a re-embedding brings in beside it.
+KEPT_SETTINGS = 2
 
-    def __init__(self, settings: Settings) -> None:
+
+class Encoders:
+    """The encoders of one process by one set of settings, each loaded at its first use.
+
+    `of` gives those by other settings, such as a re-embedding's. A process keeps the sets of the `KEPT_SETTINGS` used
+    last, and an encoder on which they agree once.
+    """
+
+    def __init__(self, settings: Settings, kept: list[Encoders] | None = None) -> None:
         self.settings = settings
         self.configs = stages.configs(settings)
         self._loaded: dict[Place, Any] = {}
         self._learnt: dict[str, tuple[str, Any]] = {}
+        self._kept: list[Encoders] = [self] if kept is None else kept
+
+    def of(self, settings: Settings) -> Encoders:
+        """The encoders by these settings. Raises `model.unknown`, `settings.invalid`."""
+        found = next((held for held in self._kept if held.settings == settings), None)
+        if found is None:
+            found = self if settings == self.settings else Encoders(settings, self._kept)
+        else:
+            self._kept.remove(found)
+        self._kept.append(found)
+        while len(self._kept) > KEPT_SETTINGS:
+            gone = self._kept.pop(0)
+            gone._loaded.clear()
+            gone._learnt.clear()
+        return found
 
     def get(self, place: Place) -> Any:
         """The encoder of a place, None where the model set leaves it empty (see `encoders.catalogue` for what each is
         called with). Raises ModelError."""
         if place not in self._loaded:
             found = self.configs.encoders.get(place)
-            self._loaded[place] = load(*found, self.settings.cache, self.settings.threads) if found else None
+            beside = [
+                held._loaded[place]
+                for held in self._kept
+                if place in held._loaded and held.configs.encoders.get(place) == found
+            ]
+            if beside or found is None:
+                self._loaded[place] = beside[0] if beside else None
+            else:
+                self._loaded[place] = load(*found, self.settings.cache, self.settings.threads)
         return self._loaded[place]
 
     def rate_hz(self, place: Place) -> int:

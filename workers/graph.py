@@ -25,12 +25,13 @@ from store.artifacts import artifact_key, from_bytes, source_key, to_bytes
 from store.catalogue import Catalogue, Run, RunKey, Video
 from store.dead_letters import DeadLetters
 from store.errors import InputError, NotFoundError, PassingError, ReelsenseError
+from store.jobs import ENCODING, Jobs
 from store.objects import ObjectStore
 from store.records import Artifact
 from store.settings import Settings
 from workers import extraction, run_log, stages, time_limits
 from workers.admission import pause_names
-from workers.plans import Plan, next_choice, plans
+from workers.plans import JobEncoding, Plan, next_choice, plans
 
 Send = Callable[[RunKey], None]
 _SPOILT = ("store.missing", "store.artifact_damaged")
@@ -53,7 +54,7 @@ class SweepReport:
 
 
 class Graph:
-    """The stage graph over one store and one catalogue, in the versions that the settings ask for."""
+    """The stage graph over one store and one catalogue, in the versions that are served, come next or jobs bring in."""
 
     def __init__(self, settings: Settings, objects: ObjectStore, catalogue: Catalogue, send: Send) -> None:
         self.settings = settings
@@ -62,8 +63,9 @@ class Graph:
         self.letters = DeadLetters(catalogue)
         self.administration = Administration(catalogue)
         self.send = send
+        self.jobs = Jobs(catalogue)
         self.plans: tuple[Plan, ...] = ()
-        self._choices: dict[str, str] | None = None
+        self._chosen: object = None
         self.refresh()
         self.worker = f"{socket.gethostname()}/{os.getpid()}"
         # Runs that could not be given back, for the database was away: by now it may be there.
@@ -72,11 +74,24 @@ class Graph:
         self._leases: dict[RunKey, tuple[tuple[str | None, int, float | None], float]] = {}
 
     def refresh(self) -> None:
-        """See which learnt models are served by now, and which come next: others make other versions."""
-        choices = self.catalogue.choices()
-        if choices != self._choices:
-            self.plans = plans(self.settings, choices)
-            self._choices = choices
+        """See what is served by now, what comes next, and which jobs are open: others make other versions."""
+        choices, jobs = self.catalogue.choices(), self.jobs.open_encodings()
+        if (choices, jobs) != self._chosen:
+            open_jobs = [JobEncoding(job, self.jobs.overrides(encoding), whole) for job, encoding, whole in jobs]
+            served = self.jobs.overrides(choices.get(ENCODING, ""))
+            self.plans = plans(self.settings, choices, served, open_jobs)
+            self._chosen = (choices, jobs)
+
+    @property
+    def followed(self) -> tuple[Plan, ...]:
+        """The plans that uploads and sweeps follow, the served one first: all but those of jobs under way, which are
+        fed piece by piece."""
+        return tuple(plan for plan in self.plans if plan.followed)
+
+    def job_versions(self) -> set[str]:
+        """The versions that only jobs bring in."""
+        shared = {version for plan in self.plans if not plan.job for version in plan.versions.values()}
+        return {version for plan in self.plans if plan.job for version in plan.versions.values()} - shared
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -93,8 +108,8 @@ class Graph:
         return RunKey(video_id=video.id, stage=stage, version=version, revision=revision)
 
     def keys(self, video: Video, stage: str) -> list[RunKey]:
-        """The runs of a stage of a video by every plan, the served one first; one where they agree."""
-        return list(dict.fromkeys(self.key(video, stage, plan) for plan in self.plans))
+        """The runs of a stage of a video by every followed plan, the served one first; one where they agree."""
+        return list(dict.fromkeys(self.key(video, stage, plan) for plan in self.followed))
 
     def has(self, key: RunKey) -> bool:
         """Whether the artifact of a run exists."""
@@ -146,6 +161,10 @@ class Graph:
         if self.has(key):
             self._done(video, key, None)
             return self.catalogue.run(key)
+        if plan.job and not self._may_start(plan, key):
+            log.info("behind uploads", stage=key.stage, video=key.video_id, job=plan.job)
+            return self.catalogue.run(key)
+        encoders = encoders.of(plan.settings)
         attempt = self._claim(key)
         if attempt is None:
             return self.catalogue.run(key)
@@ -159,6 +178,10 @@ class Graph:
     def _plan_of(self, key: RunKey) -> Plan | None:
         """The first plan by which this run has its version. Plans that agree on a stage agree on all it needs."""
         return next((plan for plan in self.plans if plan.versions.get(key.stage) == key.version), None)
+
+    def _may_start(self, plan: Plan, key: RunKey) -> bool:
+        starve = self.settings.reembed.starve_seconds
+        return self.jobs.may_start(plan.job, key, self.job_versions(), self.settings.lease_seconds, starve)
 
     def _claim(self, key: RunKey) -> int | None:
         # A lease never runs out by comparing clocks: two machines' differ, and any may jump. The sweep, which watches
@@ -352,10 +375,12 @@ class Graph:
         if key.stage == stages.STAGES[-1].name and self.catalogue.video(key.video_id).revision == key.revision:
             self.catalogue.publish(key.video_id, key.version, key.revision)
         self.catalogue.finish(key, seconds)
+        # An upload's run does not set a job's runs off, though both share it: those are fed by the job.
+        of_jobs = self.job_versions()
         fresh = [
             ready
             for plan in self.plans
-            if plan.versions[key.stage] == key.version
+            if plan.versions[key.stage] == key.version and (plan.followed or key.version in of_jobs)
             for stage in stages.STAGES
             if key.stage in stage.needs
             and not self.has(ready := self.key(video, stage.name, plan))
@@ -408,7 +433,7 @@ class Graph:
         ledger = {_key_of(run): run for run in self.catalogue.runs()}
         running = {key for key, run in ledger.items() if run.state == "running"}
         self._leases = {key: lease for key, lease in self._leases.items() if key in running}
-        for plan in self.plans:
+        for plan in self.followed:
             present = {stage.name: self._present(stage.name, plan) for stage in stages.STAGES}
             report = replace(report, repaired=report.repaired + self._repair(videos, plan, present, ledger))
             whole = True
@@ -421,7 +446,7 @@ class Graph:
                         continue
                     self._sweep_one(key, ledger.get(key), waiting, resend_after, report)
                 whole = whole and (len(there) == len(stages.STAGES) or self._has_failed(video, plan, ledger))
-            if plan is not self.plans[0] and whole:
+            if plan is not self.plans[0] and not plan.job and whole:
                 self._serve(plan)
                 report = replace(report, served=dict(plan.models))
         return report
@@ -463,6 +488,21 @@ class Graph:
         self.catalogue.choose(plan.models, instead_of=[next_choice(name) for name in plan.models])
         log.info("learnt models served", **plan.models)
         self.refresh()
+
+    def tend(self, run: Run, waiting: bool, resend_after: float) -> None:
+        """Send a run that is under way again where its message or its worker is gone (see `reconcile`)."""
+        self._sweep_one(_key_of(run), run, waiting, resend_after, SweepReport())
+
+    def complete(self, video: Video, plan: Plan, names: Sequence[str]) -> None:
+        """Bring ledger and publications in line with artifacts of these stages that are there."""
+        for name in names:
+            key = self.key(video, name, plan)
+            run = self.catalogue.run(key)
+            if (run is None or run.state != "done") and self.has(key):
+                self.catalogue.finish(key, None)
+        last = self.key(video, stages.STAGES[-1].name, plan)
+        if last.stage in names and self.has(last):
+            self.catalogue.publish(video.id, last.version, last.revision)
 
     def _sweep_one(self, key: RunKey, run: Run | None, waiting: bool, resend_after: float, report: SweepReport) -> None:
         now = time.time()
@@ -560,7 +600,7 @@ class Graph:
         last = self.key(video, stages.STAGES[-1].name)
         if self.has(last):
             self._done(video, last, None)
-        self.enqueue(list(dict.fromkeys(key for plan in self.plans for key in self.ready(video, plan=plan))))
+        self.enqueue(list(dict.fromkeys(key for plan in self.followed for key in self.ready(video, plan=plan))))
 
 
 def _artifact_key(key: RunKey) -> str:

@@ -1,6 +1,7 @@
 """The reconciling sweep, now and then: what the broker lost or a dead worker held is found and sent again.
 
-Part of `reelsense up`; on a fleet a service of its own: `python -m workers.sweeper`. Two at once do no harm.
+Part of `reelsense up`; on a fleet a service of its own: `python -m workers.sweeper`, which feeds re-embedding jobs too
+(`workers.feeder`). Two at once do no harm.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from store.run_events import cutoff
 from store.settings import Settings, load_settings
 from store.worker_registry import WorkerRegistry
 from workers.celery_app import create_app, open_graph, queue_depths
+from workers.feeder import feed_until, open_feeder
 
 RESEND_SECONDS = 60.0
 JOURNAL_SECONDS = 60.0
+JOBS_SECONDS = 1.0
 
 
 class Sweeper:
@@ -35,6 +38,7 @@ class Sweeper:
         self.say = say
         self.next = 0.0
         self.next_journal = 0.0
+        self.next_jobs = 0.0
         # The first sweep resends at once: whatever was queued before may have died with its broker.
         self.resend_after = 0.0
 
@@ -63,6 +67,16 @@ class Sweeper:
         except PassingError as error:
             self.say(f"journal: {error.code}: {error.message}")
 
+    def has_jobs(self) -> bool:
+        """Whether a re-embedding job is open; asks the catalogue once in `JOBS_SECONDS` and says no in between."""
+        if time.monotonic() < self.next_jobs:
+            return False
+        self.next_jobs = time.monotonic() + JOBS_SECONDS
+        try:
+            return self.graph.jobs.any_open()
+        except PassingError:
+            return False  # the sweep says it
+
 
 def main() -> None:
     """Sweep until SIGTERM or SIGINT."""
@@ -74,11 +88,24 @@ def main() -> None:
         sys.stderr.write(text + "\n")
 
     try:
-        sweeper = Sweeper(load_settings(), say)
+        settings = load_settings()
+        sweeper = Sweeper(settings, say)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
+    # By itself, so that a long sweep of a large catalogue does not keep a job waiting.
+    feeder = open_feeder(settings, say)
+
+    def feed() -> None:
+        try:
+            feed_until(stop, feeder, say)
+        finally:
+            stop.set()  # an error that nobody expected ends this service, so that whoever runs it starts it anew
+
+    feeding = threading.Thread(target=feed, name="feeder")
+    feeding.start()
     while not stop.wait(0.5):
         sweeper.now_and_then()
+    feeding.join()
     sweeper.write_journal()
 
 

@@ -15,6 +15,7 @@ from app.admin_routes import admin_routes
 from app.api import create_api, problem
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
+from app.reembed_routes import reembed_routes
 from store.catalogue import Video
 from store.errors import InputError, ReelsenseError
 from store.records import MediaInfo, Metadata
@@ -258,6 +259,7 @@ def guarded(reelsense: ReelSense) -> TestClient:
     api.add_exception_handler(ReelsenseError, problem)
     access = AdminAccess(check)
     api.include_router(admin_routes(reelsense, access), prefix="/api/v1")
+    api.include_router(reembed_routes(reelsense, access), prefix="/api/v1")
     api.include_router(operation_pages(reelsense, access))
     return TestClient(api, base_url="http://127.0.0.1:8787")
 
@@ -268,13 +270,36 @@ def test_every_route_asks_who_it_is(reelsense: ReelSense) -> None:
     assert len(paths) >= 15
     for path, methods in paths.items():
         for method in methods:
-            filled = path.format(name="audio", video=VIDEO, stage="audio", code="internal")
+            filled = path.format(
+                name="audio", video=VIDEO, stage="audio", code="internal", letter="0" * 12, job="0", what="pause"
+            )
             body = {"processes": 1} if filled.endswith("pool") else None
             assert client.request(method, filled, json=body).status_code == 422, filled
     assert reelsense.graph.administration.audit(10) == []
     right = {"authorization": "Bearer right"}
     assert client.post("/api/v1/queues/audio/pause", headers=right).status_code == 200
     assert reelsense.graph.administration.audit(1)[0].who == "key of ana"
+
+
+def test_jobs_over_http_and_on_the_page(client: TestClient, reelsense: ReelSense) -> None:
+    plan = client.post("/api/v1/jobs", json={"settings": {"frames": "8"}, "dry_run": True}).json()
+    assert plan["videos"] == 1
+    assert {"frames", "vision", "fused", "published"} <= set(plan["stages"])
+    assert "transcript" not in plan["stages"]
+    assert client.get("/api/v1/jobs").json() == {"jobs": []}
+    job = client.post("/api/v1/jobs", json={"settings": {"frames": "8"}}).json()["job"]
+    again = client.post("/api/v1/jobs", json={"settings": {"frames": "8"}})
+    assert (again.status_code, again.json()["code"]) == (409, "job.overlaps")
+    early = client.post(f"/api/v1/jobs/{job}/switch")
+    assert early.status_code == 409, early.text
+    page = client.get("/operations").text
+    assert f"/operations/jobs/{job}/pause" in page
+    assert client.post(f"/operations/jobs/{job}/pause", follow_redirects=False).status_code == 303
+    assert client.get(f"/api/v1/jobs/{job}").json()["state"] == "paused"
+    assert f"/operations/jobs/{job}/resume" in client.get("/operations").text
+    assert client.post(f"/api/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+    actions = [entry.action for entry in reelsense.graph.administration.audit(10)]
+    assert actions == ["reembed.cancel", "reembed.pause", "reembed.start"]
 
 
 def test_a_browser_enters_a_key_once(reelsense: ReelSense) -> None:

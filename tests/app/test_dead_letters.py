@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.dead_commands import replayed
+from app.administration import Administrator, this_user
+from app.dead_letters import replayed
 from app.operations import ReelSense
 from store.catalogue import Catalogue, RunKey
 from store.dead_letters import DeadLetters
@@ -123,10 +124,10 @@ def test_replay_sends_what_is_live_and_leaves_what_is_stale(house: ReelSense, tm
         there = ReelSense(load_settings(data=house.settings.data, broker=url))
         letters = DeadLetters(there.catalogue).letters()
         stale = next(letter.id for letter in letters if letter.stage == "vision")
-        dry = replayed(there, letters, dry_run=True)
+        dry = replayed(Administrator(there, this_user()), letters, dry_run=True)
         assert (len(dry["replayed"]), dry["stale"]) == (2, [stale])
         assert queue_depths(there.celery)["audio"] == 0
-        assert replayed(there, letters, dry_run=False) | {"dry_run": True} == dry
+        assert replayed(Administrator(there, this_user()), letters, dry_run=False) | {"dry_run": True} == dry
         depths = queue_depths(there.celery)
     assert (depths["frames"], depths["audio"]) == (1, 1)
     for stage in ("frames", "audio"):
