@@ -185,15 +185,19 @@ class Stack:
         aside.replace(run / "stack.json")
         if on_ready is not None:
             on_ready(info)
+        from workers import logs
+        from workers.reporting import reporting
         from workers.sweeper import Sweeper
 
+        logs.configure(settings, service="stack")
         sweeper = Sweeper(settings, _say)
-        while not self.stopping:
-            for part in self.parts:
-                self._watch(part)
-            sweeper.now_and_then()
-            time.sleep(0.2)
-        sweeper.write_journal()
+        with reporting(settings, "stack"):
+            while not self.stopping:
+                for part in self.parts:
+                    self._watch(part)
+                sweeper.now_and_then()
+                time.sleep(0.2)
+            sweeper.write_journal()
 
     def _intake(self, settings: Settings, environment: dict[str, str]) -> list[Part]:
         """What takes in by itself: from the object store, from the watched folder, from the queue of notifications."""

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from encoders.catalogue import load
 from encoders.specs import Place
+from store import measurements
 from store.artifacts import learnt_model_key, source_key, token_arrays
 from store.catalogue import Video
 from store.errors import ModelError
@@ -68,7 +69,11 @@ class Encoders:
         called with). Raises ModelError."""
         if place not in self._loaded:
             found = self.configs.encoders.get(place)
-            self._loaded[place] = load(*found, self.settings.cache, self.settings.threads) if found else None
+            if found is None:
+                self._loaded[place] = None
+            else:
+                with measurements.timed("reelsense_model_load_seconds", place=place):
+                    self._loaded[place] = load(*found, self.settings.cache, self.settings.threads)
         return self._loaded[place]
 
     def rate_hz(self, place: Place) -> int:

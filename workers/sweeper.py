@@ -14,7 +14,9 @@ from collections.abc import Callable
 from store.errors import PassingError, ReelsenseError
 from store.journal import Journal
 from store.settings import Settings, load_settings
+from workers import logs
 from workers.celery_app import create_app, open_graph, queue_depths
+from workers.reporting import reporting
 
 RESEND_SECONDS = 60.0
 JOURNAL_SECONDS = 60.0
@@ -68,12 +70,15 @@ def main() -> None:
         sys.stderr.write(text + "\n")
 
     try:
-        sweeper = Sweeper(load_settings(), say)
+        settings = load_settings()
+        logs.configure(settings, service="sweeper")
+        sweeper = Sweeper(settings, say)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
-    while not stop.wait(0.5):
-        sweeper.now_and_then()
-    sweeper.write_journal()
+    with reporting(settings, "sweeper"):
+        while not stop.wait(0.5):
+            sweeper.now_and_then()
+        sweeper.write_journal()
 
 
 if __name__ == "__main__":
