@@ -16,6 +16,7 @@ import typer
 
 from app.dead_commands import dead
 from app.key_commands import key
+from app.watch_command import watch
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 
@@ -31,6 +32,7 @@ train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_hel
 app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
 app.add_typer(key, name="key")
+app.command("watch")(watch)
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)

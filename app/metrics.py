@@ -8,7 +8,6 @@ always comes.
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.pauses import paused
 from app.readiness import Part, parts_of
 from store import ledger_figures, measurements
 from store.errors import PassingError, ReelsenseError
@@ -65,7 +65,7 @@ class Scraper:
             return self._page
 
 
-@dataclass
+@dataclass(eq=False)
 class _Collected(Collector):
     metrics: list[Metric]
 
@@ -130,18 +130,6 @@ def _of_ledger(reelsense: ReelSense, gauges: _Gauges) -> None:
     gauges.set("reelsense_videos", found.videos)
     for queue, is_paused in paused(reelsense).items():
         gauges.set("reelsense_queue_paused", float(is_paused), queue)
-
-
-def paused(reelsense: ReelSense) -> dict[str, bool]:
-    """Which queues are paused. The one place that knows how pauses are kept; without that module none is."""
-    from workers.stages import STAGES
-
-    try:
-        administration = importlib.import_module("store.administration")
-    except ModuleNotFoundError:
-        return {stage.queue: False for stage in STAGES}
-    pauses = administration.Administration(reelsense.catalogue).pauses()
-    return {stage.queue: stage.queue in pauses or stage.name in pauses for stage in STAGES}
 
 
 def _of_processes(reelsense: ReelSense, gauges: _Gauges) -> None:

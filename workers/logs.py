@@ -2,8 +2,8 @@
 
 A line carries what its process and its work bind: `service` and `worker`; `task`, `video`, `stage`, `version` and
 `attempt` while a stage runs; `request` while the API answers; `upload` while an upload is taken in. What libraries
-say through `logging` is written the same way. Secrets of the settings, passwords in URLs and API keys are struck out of every line,
-tracebacks included, before anything else sees it: the run log that a dead letter keeps, too.
+say through `logging` is written the same way. Secrets of the settings, passwords in URLs and API keys are struck out of
+every line, tracebacks included, before anything else sees it: the run log that a dead letter keeps, too.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ where they go, and the extra `tracing` brings the library; with an empty setting
 
 The context travels in a header of the message (`traceparent`, W3C Trace Context): a stage is the child of the one that
 sent it. A message that no stage sent (the first stages of an upload, what the sweep sends again) takes the context that
-the upload left in the database; a day after, as in a re-embedding, it begins a trace of its own that links to the upload.
+the upload left in the database; a day after, as in a re-embedding, it begins a trace of its own linked to the upload.
 
 Pool children are recycled: the exporter is started in each (`worker_process_init`), and emptied after each task.
 """
