@@ -15,6 +15,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.guard import API
 from store import measurements
 
 HEADER = "x-request-id"
@@ -53,9 +54,17 @@ class RequestLog:
                 await self.app(scope, receive, send_on)
             finally:
                 seconds = time.monotonic() - started
-                route = getattr(scope.get("route"), "path", "unmatched")
+                route = _route(scope)
                 method = scope["method"] if scope["method"] in METHODS else measurements.OTHER
                 measurements.count("reelsense_http_requests_total", method=method, route=route, status=str(status))
                 measurements.observe("reelsense_http_request_seconds", seconds, route=route)
                 say = log.debug if route in _QUIET else log.info
                 say("request answered", method=method, route=route, status=status, seconds=round(seconds, 4))
+
+
+def _route(scope: Scope) -> str:
+    """The pattern of the route that answered. Routers keep theirs without the prefix under which they were put."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None:
+        return "unmatched"
+    return API + path if scope["path"].startswith(API + "/") and not path.startswith(API) else path
