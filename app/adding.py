@@ -13,6 +13,7 @@ from app.operations import Added, ReelSense
 from app.stack import connected, ensure, running
 from store.errors import InputError, ReelsenseError
 from store.settings import Settings
+from workers.reporting import counted
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -72,8 +73,9 @@ def add_all(
         if (info := running(settings)) is not None and not settings.broker:
             settings = connected(settings, info)
         reelsense = ReelSense(settings)
-        return [reelsense.add(file, **words) for file in files]
-    with ensure(settings) as live, _progress(len(files), quiet) as progress:
+        with counted(settings):
+            return [reelsense.add(file, **words) for file in files]
+    with ensure(settings) as live, counted(live), _progress(len(files), quiet) as progress:
         reelsense = ReelSense(live)
         added = []
         for file in files:

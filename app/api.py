@@ -22,15 +22,19 @@ from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
 from app.guard import Guard
 from app.intaking import Intaking
+from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
 from app.problems import malformed, problem, unrouted
 from app.reembed_routes import reembed_routes
+from app.request_log import RequestLog
 from app.upload_routes import form_routes, tus_routes
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
+from workers import logs
+from workers.reporting import reporting
 
 GRACE_SECONDS = 10
 # Connections beyond it are answered 503: each holds a socket and some memory, be it idle.
@@ -51,18 +55,20 @@ def create_api(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        intaking.start()
-        yield
-        intaking.stop()
+        with reporting(settings, "api"):
+            intaking.start()
+            yield
+            intaking.stop()
         reelsense.catalogue.close()
 
     api = FastAPI(title="ReelSense", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     api.add_middleware(Guard, settings=settings)
+    api.add_middleware(RequestLog)
     api.add_exception_handler(ReelsenseError, problem)
     api.add_exception_handler(RequestValidationError, malformed)
     api.add_exception_handler(HTTPException, unrouted)
     api.add_exception_handler(ClientDisconnect, _gone)
-    api.include_router(_health(reelsense))
+    api.include_router(monitoring_routes(reelsense, access))
     api.include_router(_documentation(api, access))
     api.include_router(form_routes(intaking, access), prefix="/api/v1")
     # Before the routes of uploads by id, or `presigned` would be taken for one.
@@ -102,27 +108,6 @@ def _documentation(api: FastAPI, access: Access) -> APIRouter:
         answer = get_swagger_ui_html(openapi_url="/api/openapi.json", title="ReelSense")
         answer.headers["content-security-policy"] = DOCS_POLICY
         return answer
-
-    return router
-
-
-def _health(reelsense: ReelSense) -> APIRouter:
-    router = APIRouter(prefix="/health")
-
-    @router.get("/live")
-    def live() -> dict[str, str]:
-        """The process answers."""
-        return {"status": "live"}
-
-    @router.get("/ready")
-    def ready() -> dict[str, str]:
-        """Store, database and broker answer; 503 otherwise."""
-        from workers.celery_app import queue_depths
-
-        next(iter(reelsense.objects.list("sources/")), None)
-        reelsense.catalogue.publications("", after=0)
-        queue_depths(reelsense.celery)
-        return {"status": "ready"}
 
     return router
 
@@ -187,6 +172,7 @@ def main() -> None:
     from app.http_heads import protocol
 
     settings = load_settings()
+    logs.configure(settings, service="api")
     try:
         check_bind(settings)
     except ReelsenseError as error:
@@ -196,6 +182,8 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         log_level="warning",
+        # Uvicorn leaves logging as `logs.configure` made it.
+        log_config=None,
         server_header=False,
         proxy_headers=False,
         http=protocol(settings.intake.silence_seconds),

@@ -18,6 +18,7 @@ from app import queue_commands
 from app.dead_commands import dead
 from app.key_commands import key
 from app.reembed_commands import reembed
+from app.watch_command import watch
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 
@@ -35,6 +36,7 @@ app.add_typer(dead, name="dead")
 app.add_typer(key, name="key")
 queue_commands.add_to(app)
 app.add_typer(reembed, name="reembed")
+app.command("watch")(watch)
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)

@@ -61,10 +61,11 @@ def scan_incoming(reelsense: ReelSense) -> dict[str, Any]:
     Raises the error of the surroundings that ended it, if one did.
     """
     from app.operations import error_json
+    from store import measurements
+    from workers import logs
     from workers.incoming import open_incoming, open_watched, shown
-    from workers.worker import configure_logging
 
-    configure_logging()  # on stderr: stdout is the answer's
+    logs.configure(reelsense.settings, service="command")  # on stderr: stdout is the answer's
     parts = (reelsense.settings, reelsense.objects, reelsense.catalogue, reelsense.graph)
     intakes = [open_incoming(*parts)]
     if reelsense.settings.incoming.watched_folder:
@@ -86,6 +87,7 @@ def scan_incoming(reelsense: ReelSense) -> dict[str, Any]:
             }
             for item in report.ended
         ]
+    measurements.flush(reelsense.catalogue)
     return {"outcomes": dict(sorted(outcomes.items())), "objects": objects}
 
 

@@ -103,7 +103,8 @@ class Intaking:
                 upload = self.ledger.find(upload_id) if held else None
                 if upload is None or upload.state != "received":
                     return None
-                added = self._added(upload)
+                with structlog.contextvars.bound_contextvars(upload=upload_id):
+                    added = self._added(upload)
                 self.ledger.finish(upload_id, added.id, added.outcome, added.error if added.id is None else None)
             self._later.pop(upload_id, None)
             if added.id is not None:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel
 
+from store import measurements
 from store.catalogue import Catalogue, RunKey, Video
 from store.errors import InputError, ReelsenseError
-from store.objects import ObjectStore, open_objects
+from store.measured_objects import open_measured
+from store.objects import ObjectStore
 from store.records import (
     MODALITIES,
     AppearanceAttributes,
@@ -81,7 +83,7 @@ class ReelSense:
     @cached_property
     def objects(self) -> ObjectStore:
         """The object store."""
-        return open_objects(self.settings)
+        return open_measured(self.settings)
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -398,8 +400,9 @@ class ReelSense:
         """A viewer's feed, each video with its score, the terms that add up to it, and the reasons."""
         from ranker.recommend import recommend
 
-        found = recommend(self.catalogue.events(user), self.table, _count(k), time.time())
-        return {"user": user, "items": self._titled(found)}
+        with measurements.timed("reelsense_feed_seconds"):
+            found = recommend(self.catalogue.events(user), self.table, _count(k), time.time())
+            return {"user": user, "items": self._titled(found)}
 
     def _titled(self, items: Iterable[Any]) -> list[dict[str, Any]]:
         rows = [item.as_json() for item in items]

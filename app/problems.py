@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.admission import BusyError
+from store import measurements
 from store.errors import InputError, NotFoundError, PassingError, ReelsenseError, SettingsError
 
 # 460 is the tus protocol's own.
@@ -85,10 +87,19 @@ def unrouted(_: Request, error: Exception) -> JSONResponse:
     return _answer(InputError("request.invalid", f"{error.detail}."), error.status_code, dict(error.headers or {}))
 
 
-def _answer(error: ReelsenseError, status: int, headers: dict[str, str]) -> JSONResponse:
+def problem_document(error: ReelsenseError, status: int) -> dict[str, Any]:
+    """An error as the body of an answer."""
     body = {"type": f"urn:reelsense:{error.code}", "title": error.message, "status": status, "code": error.code}
+    return body | ({"detail": error.hint} if error.hint else {})
+
+
+def _answer(error: ReelsenseError, status: int, headers: dict[str, str]) -> JSONResponse:
+    measurements.count("reelsense_http_errors_total", code=error.code)
+    if error.code.startswith("intake."):
+        # Refused before there was a file to look at; what is refused for its content is counted by the intake.
+        measurements.count("reelsense_uploads_refused_total", code=error.code)
     return JSONResponse(
-        body | ({"detail": error.hint} if error.hint else {}),
+        problem_document(error, status),
         status,
         headers=headers,
         media_type="application/problem+json",

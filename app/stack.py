@@ -191,17 +191,22 @@ class Stack:
         aside.replace(run / "stack.json")
         if on_ready is not None:
             on_ready(info)
+        from workers import logs
+        from workers.reporting import reporting
+
+        logs.configure(settings, service="stack")
         feeder = self._python("feeder", environment, "workers.feeder")
-        while not self.stopping:
-            self._scale(scaling, environment)
-            for part in self.parts:
-                self._watch(part)
-            if feeder not in self.parts and sweeper.has_jobs():
-                self.parts.append(feeder)
-                self._start(feeder)
-            sweeper.now_and_then()
-            time.sleep(0.2)
-        sweeper.write_journal()
+        with reporting(settings, "stack"):
+            while not self.stopping:
+                self._scale(scaling, environment)
+                for part in self.parts:
+                    self._watch(part)
+                if feeder not in self.parts and sweeper.has_jobs():
+                    self.parts.append(feeder)
+                    self._start(feeder)
+                sweeper.now_and_then()
+                time.sleep(0.2)
+            sweeper.write_journal()
 
     def _intake(self, settings: Settings, environment: dict[str, str]) -> list[Part]:
         """What takes in by itself: from the object store, from the watched folder, from the queue of notifications."""

@@ -81,7 +81,9 @@ class ForeignObjects(Protocol):
 def open_foreign(objects: ObjectStore) -> ForeignObjects:
     """The same store, for keys of any form."""
     from store.local_objects import LocalObjects
+    from store.measured_objects import bare
 
+    objects = bare(objects)
     if isinstance(objects, LocalObjects):
         return ForeignFiles(objects.root)
     return ForeignBucket(cast("S3Objects", objects))
@@ -92,8 +94,10 @@ def presigned_put(objects: ObjectStore, settings: Settings, key: str) -> str:
 
     Raises `upload.not_presigned` for a store that is a directory.
     """
+    from store.measured_objects import bare
     from store.s3_objects import S3Objects
 
+    objects = bare(objects)
     if not isinstance(objects, S3Objects):
         raise InputError(
             "upload.not_presigned",

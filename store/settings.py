@@ -179,6 +179,11 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30.0, gt=0, description="Silence after which a running stage counts as abandoned.")
     sweep_seconds: float = Field(10.0, gt=0, description="Time between two reconciling sweeps.")
     visibility_seconds: int = Field(3600, gt=0, description="Redis brokers: when an unacknowledged task comes back.")
+    log: Literal["json", "console"] = Field("json", description="Log lines: JSON, one an event, or text for people.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    traces: str = Field(
+        "", description="Where OpenTelemetry traces go: URL of an OTLP/HTTP collector, or a file. Empty: nowhere."
+    )
     incoming: IncomingSettings = Field(default_factory=IncomingSettings)
     history_days: float = Field(14.0, gt=0, description="How long the timelines of videos and past rates are kept.")
     limits: Limits = Field(default_factory=Limits)

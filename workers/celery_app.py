@@ -10,14 +10,16 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from celery import Celery
 from celery.signals import worker_process_init
 from kombu.entity import Exchange, Queue
 
 from store.catalogue import Catalogue, RunKey
 from store.errors import PassingError, StackError
-from store.objects import open_objects
+from store.measured_objects import open_measured
 from store.settings import Settings
+from workers import tracing
 from workers.stages import BY_NAME, QUEUES
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ def send(app: Celery, key: RunKey) -> None:
         app.send_task(
             TASK,
             kwargs=key.model_dump(),
+            headers=tracing.headers(),
             queue=BY_NAME[key.stage].queue,
             retry=True,
             retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0},
@@ -140,7 +143,7 @@ def open_graph(app: Celery) -> Graph:
     from workers.graph import Graph
 
     settings: Settings = app.reelsense_settings
-    return Graph(settings, open_objects(settings), Catalogue(settings.database_url()), send=lambda key: send(app, key))
+    return Graph(settings, open_measured(settings), Catalogue(settings.database_url()), send=lambda key: send(app, key))
 
 
 class _Child:
@@ -166,13 +169,25 @@ def _run_stage(task: Any, video_id: str, stage: str, version: str, revision: str
         if _Child.graph is None or _Child.encoders is None:
             _Child.graph = open_graph(task.app)
             _Child.encoders = Encoders(task.app.reelsense_settings)
-        run_message(_Child.graph, key, _Child.encoders)
+        request = task.request
+        with (
+            structlog.contextvars.bound_contextvars(task=request.id, stage=stage, video=video_id),
+            tracing.stage(key, _Child.graph.catalogue, _headers(request), request.id or ""),
+        ):
+            run_message(_Child.graph, key, _Child.encoders)
     except PassingError as error:
         number = task.request.retries
         if number >= MOST_RETRIES:
             return  # the ledger says `queued`; the sweep sends it again when the surroundings are back
         # The queue by name: what a message says of how it was delivered names exchanges of RabbitMQ's delays.
         raise task.retry(exc=error, countdown=retry_seconds(number), queue=BY_NAME[stage].queue) from error
+
+
+def _headers(request: Any) -> dict[str, Any]:
+    """What the sender wrote on the message beside what Celery needs: in `headers`, or as attributes of the request."""
+    found = dict(request.headers or {})
+    value = found.get(tracing.HEADER) or getattr(request, tracing.HEADER, None)
+    return {tracing.HEADER: value} if value else {}
 
 
 def retry_seconds(number: int) -> float:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from encoders.catalogue import load
 from encoders.specs import Place
+from store import measurements
 from store.artifacts import learnt_model_key, source_key, token_arrays
 from store.catalogue import Video
 from store.errors import ModelError
@@ -99,7 +100,8 @@ class Encoders:
             if beside or found is None:
                 self._loaded[place] = beside[0] if beside else None
             else:
-                self._loaded[place] = load(*found, self.settings.cache, self.settings.threads)
+                with measurements.timed("reelsense_model_load_seconds", place=place):
+                    self._loaded[place] = load(*found, self.settings.cache, self.settings.threads)
         return self._loaded[place]
 
     def rate_hz(self, place: Place) -> int:

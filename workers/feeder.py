@@ -30,10 +30,12 @@ from store.errors import PassingError, ReelsenseError
 from store.jobs import OPEN, Job, State
 from store.records import MODALITIES, Artifact, Float32
 from store.settings import Settings, load_settings
+from workers import logs
 from workers.comparing import Pair, compare, complaints
 from workers.graph import Graph
 from workers.plans import Plan, changed_stages, target_of
 from workers.reembedding import own_versions, sample_of
+from workers.reporting import reporting
 from workers.stages import BY_NAME
 
 LEASE_SECONDS = 30.0
@@ -317,10 +319,13 @@ def main() -> None:
         sys.stderr.flush()
 
     try:
-        feeder = open_feeder(load_settings(), say)
+        settings = load_settings()
+        logs.configure(settings, service="feeder")
+        feeder = open_feeder(settings, say)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
-    feed_until(stop, feeder, say)
+    with reporting(settings, "feeder"):
+        feed_until(stop, feeder, say)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from store import ledger_figures, measurements
 from store.administration import Administration
 from store.artifacts import artifact_key, from_bytes, source_key, to_bytes
 from store.catalogue import Catalogue, Run, RunKey, Video
@@ -29,7 +30,7 @@ from store.jobs import ENCODING, Jobs
 from store.objects import ObjectStore
 from store.records import Artifact
 from store.settings import Settings
-from workers import extraction, run_log, stages, time_limits
+from workers import extraction, run_log, stages, time_limits, tracing
 from workers.admission import pause_names
 from workers.plans import JobEncoding, Plan, next_choice, plans
 
@@ -159,6 +160,8 @@ class Graph:
         if self.key(video, key.stage, plan) != key:
             return None  # the uploader's words have changed since; the new revision has its own message
         if self.has(key):
+            measurements.count("reelsense_stage_cache_hits_total", stage=key.stage)
+            tracing.note(outcome="there already")
             self._done(video, key, None)
             return self.catalogue.run(key)
         if plan.job and not self._may_start(plan, key):
@@ -219,10 +222,14 @@ class Graph:
         started = time.monotonic()
         bound = log.bind(stage=key.stage, video=key.video_id, version=key.version, attempt=attempt)
         limits = time_limits.limits_of(key.stage, [video], self.settings)
+        if attempt > 1:
+            measurements.count("reelsense_stage_retries_total", stage=key.stage, reason="attempt")
+        tracing.note(attempt=attempt, worker=self.worker)
         bound.info("stage started", worker=self.worker, hard_limit_seconds=round(limits.hard, 1))
         try:
             with self._heartbeat([key]), time_limits.limited(limits):
                 self._write(key, extraction.compute(key.stage, self._input(video, key), encoders))
+            _measure(key, video, time.monotonic() - started)
             self._done(video, key, time.monotonic() - started)
             bound.info("stage done", seconds=round(time.monotonic() - started, 3))
         except time_limits.HandedBack:
@@ -239,10 +246,12 @@ class Graph:
                 raise passing from error
             elif isinstance(error, PassingError):
                 bound.warning("stage handed back", code=error.code, message=error.message)
+                measurements.count("reelsense_stage_retries_total", stage=key.stage, reason="passing")
                 self._release(key, error)
                 raise
             else:
                 bound.warning("stage failed", code=error.code, message=error.message)
+                _failed(key, error.code)
                 self.catalogue.fail(key, error, traceback.format_exc())
                 return True
         except OSError as error:
@@ -258,6 +267,7 @@ class Graph:
 
     def _fail_unexpected(self, key: RunKey, error: Exception, bound: structlog.typing.FilteringBoundLogger) -> bool:
         bound.exception("stage failed")
+        _failed(key, "internal")
         wrapped = ReelsenseError("internal", f"{type(error).__name__}: {error}"[:500])
         self.catalogue.fail(key, wrapped, traceback.format_exc())
         return True
@@ -296,6 +306,7 @@ class Graph:
             return True
         seconds = (time.monotonic() - started) / len(keys)
         for video, item in zip(videos, keys, strict=True):
+            _measure(item, video, seconds)
             self._done(video, item, seconds)
         log.info("batch done", stage=key.stage, videos=len(keys), seconds=round(seconds, 3))
         return True
@@ -316,6 +327,8 @@ class Graph:
 
     def _write(self, key: RunKey, computed: extraction.Computed) -> None:
         attributes, arrays = computed
+        if "embeddings" in arrays:
+            measurements.count("reelsense_tokens_total", len(arrays["embeddings"]), stage=key.stage)
         described = attributes.model_dump(mode="json")
         artifact = Artifact(key.stage, key.version, key.video_id, key.revision, described, arrays)
         self.objects.put(_artifact_key(key), to_bytes(artifact))
@@ -334,6 +347,7 @@ class Graph:
             f"The stage {key.stage} was tried {run.attempts if run else 0} times without an end: {why}.{last}",
         )
         self.catalogue.fail(key, error, (run.traceback if run else None) or noted.place or None, dead=True)
+        _failed(key, code)
         log.error("stage set aside", stage=key.stage, video=key.video_id, message=error.message)
 
     def artifact(self, key: RunKey) -> Artifact:
@@ -373,6 +387,8 @@ class Graph:
     def _done(self, video: Video, key: RunKey, seconds: float | None) -> None:
         # Words that changed while the stage ran: their own revision is published, this one is not any more.
         if key.stage == stages.STAGES[-1].name and self.catalogue.video(key.video_id).revision == key.revision:
+            if seconds is not None and ledger_figures.is_unpublished(self.catalogue, key.video_id):
+                measurements.observe("reelsense_publish_seconds", max(0.0, time.time() - video.uploaded_at))
             self.catalogue.publish(key.video_id, key.version, key.revision)
         self.catalogue.finish(key, seconds)
         # An upload's run does not set a job's runs off, though both share it: those are fed by the job.
@@ -605,6 +621,20 @@ class Graph:
 
 def _artifact_key(key: RunKey) -> str:
     return artifact_key(key.stage, key.version, key.video_id, key.revision)
+
+
+def _measure(key: RunKey, video: Video, seconds: float) -> None:
+    """Count a run that has made its artifact."""
+    measurements.observe("reelsense_stage_seconds", seconds, stage=key.stage)
+    length = max(video.media.duration or 0.0, video.media.audio_duration or 0.0)
+    if length > 0.0:
+        measurements.count("reelsense_stage_video_seconds_total", length, stage=key.stage)
+        measurements.observe("reelsense_stage_realtime_ratio", seconds / length, stage=key.stage)
+
+
+def _failed(key: RunKey, code: str) -> None:
+    measurements.count("reelsense_stage_failures_total", stage=key.stage, code=code)
+    tracing.note(failure=code)
 
 
 def _leaf(key: RunKey) -> str:

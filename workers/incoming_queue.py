@@ -17,8 +17,9 @@ from store.catalogue import Catalogue
 from store.errors import InputError, PassingError, ReelsenseError, SettingsError
 from store.incoming import IncomingLedger
 from store.settings import Settings, load_settings
+from workers import logs
 from workers.notifications import keys_of
-from workers.worker import configure_logging
+from workers.reporting import reporting
 
 WAIT_SECONDS = 1.0
 RETRY_SECONDS = 2.0
@@ -109,9 +110,11 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    configure_logging()
     try:
-        serve(load_settings(), stop)
+        settings = load_settings()
+        logs.configure(settings, service="notifications")
+        with reporting(settings, "notifications"):
+            serve(settings, stop)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
 

@@ -21,9 +21,10 @@ import structlog
 
 from store.errors import PassingError, ReelsenseError
 from store.settings import Settings, load_settings
+from workers import logs
 from workers.celery_app import create_app, open_graph
 from workers.incoming import DONE, REFUSED, Incoming, clear_workplaces, open_incoming, open_watched
-from workers.worker import configure_logging
+from workers.reporting import reporting
 
 HINT_SECONDS = 0.5
 LARGEST_SHARE = 1 / 20
@@ -101,9 +102,11 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    configure_logging()
     try:
-        (serve_folder if arguments.folder else serve_store)(load_settings(), stop)
+        settings = load_settings()
+        logs.configure(settings, service="incoming")
+        with reporting(settings, "incoming"):
+            (serve_folder if arguments.folder else serve_store)(settings, stop)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
 

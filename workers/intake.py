@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from store import measurements
 from store.artifacts import digest, metadata_key, source_key, video_id_of
 from store.catalogue import Catalogue, Video
 from store.errors import InputError, MediaError, NotFoundError
@@ -19,6 +20,7 @@ from store.journal import record_key
 from store.objects import ObjectStore
 from store.records import CaptionTrack, Metadata
 from store.settings import Limits, Settings
+from workers import tracing
 from workers.captions import find_sidecars, read_sidecar
 from workers.display_names import display_name
 from workers.probe import probe
@@ -95,6 +97,20 @@ def take_in(
     gets them, and only the stages that read words run again. `file_name` is what people called it, where `path` is a
     name of our own. Raises MediaError, PassingError.
     """
+    try:
+        with tracing.upload(catalogue) as span:
+            taken = _take_in(path, metadata, settings, objects, catalogue, file_name)
+            span.taken(taken.video.id, taken.outcome)
+    except InputError as error:
+        measurements.count("reelsense_uploads_refused_total", code=error.code)
+        raise
+    measurements.count("reelsense_uploads_accepted_total", outcome=taken.outcome)
+    return taken
+
+
+def _take_in(
+    path: Path, metadata: Metadata, settings: Settings, objects: ObjectStore, catalogue: Catalogue, file_name: str
+) -> Intake:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise MediaError("media.missing", f"There is no readable file {path.name!r} at this path.")
     size = path.stat().st_size

@@ -17,8 +17,10 @@ from store.journal import Journal
 from store.run_events import cutoff
 from store.settings import Settings, load_settings
 from store.worker_registry import WorkerRegistry
+from workers import logs
 from workers.celery_app import create_app, open_graph, queue_depths
 from workers.feeder import feed_until, open_feeder
+from workers.reporting import reporting
 
 RESEND_SECONDS = 60.0
 JOURNAL_SECONDS = 60.0
@@ -89,6 +91,7 @@ def main() -> None:
 
     try:
         settings = load_settings()
+        logs.configure(settings, service="sweeper")
         sweeper = Sweeper(settings, say)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
@@ -103,10 +106,11 @@ def main() -> None:
 
     feeding = threading.Thread(target=feed, name="feeder")
     feeding.start()
-    while not stop.wait(0.5):
-        sweeper.now_and_then()
-    feeding.join()
-    sweeper.write_journal()
+    with reporting(settings, "sweeper"):
+        while not stop.wait(0.5):
+            sweeper.now_and_then()
+        feeding.join()
+        sweeper.write_journal()
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import logging
 import os
 import signal
 import sys
 import threading
 from typing import Any
 
-from celery.signals import worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
 from store.settings import Settings, load_settings
+from workers import logs
+from workers.reporting import Reporter
 
 PR_SET_PDEATHSIG = 1
 # How long a worker that was told to stop goes on with the stage at hand, before it hands it back. Container engines
@@ -32,12 +33,38 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
 
 
+class _Process:
+    """What a pool child has of its parent's start (`settings`, `name`), and its own reporter."""
+
+    settings: Settings | None = None
+    name = ""
+    reporter: Reporter | None = None
+
+
 @worker_process_init.connect(weak=False)
 def _after_fork(**_: Any) -> None:
-    from workers import time_limits
+    from workers import time_limits, tracing
 
     die_with_parent()
     time_limits.listen()
+    if _Process.settings is not None:
+        tracing.start(_Process.settings, "worker")
+        _Process.reporter = Reporter(_Process.settings, "worker", _Process.name)
+        _Process.reporter.start()
+
+
+@worker_process_shutdown.connect(weak=False)
+def _before_end(**_: Any) -> None:
+    from workers import tracing
+
+    if _Process.reporter is not None:
+        _Process.reporter.end()
+    tracing.stop()
+
+
+@setup_logging.connect(weak=False)
+def _keep_logging(**_: Any) -> None:
+    """Celery leaves logging as it is where somebody answers this signal."""
 
 
 @worker_shutting_down.connect(weak=False)
@@ -64,52 +91,11 @@ def children(pid: int) -> list[int]:
     return []
 
 
-class _Stderr:
-    """Stderr that loses a line rather than a stage: it may be a file on a full disk."""
-
-    def __init__(self) -> None:
-        self.stream = sys.stderr  # the real one: Celery puts something else in its place later
-
-    def write(self, text: str) -> None:
-        """Write, if it can be written."""
-        with contextlib.suppress(OSError):
-            self.stream.write(text)
-
-    def flush(self) -> None:
-        """Flush, if it can be flushed."""
-        with contextlib.suppress(OSError):
-            self.stream.flush()
-
-
 def limit_threads(threads: int) -> None:
     """Bound the threads of everything that is loaded later: the environment variables that OpenMP and its kin read."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def configure_logging() -> None:
-    """Log lines as JSON on stderr, one an event, with video, stage and attempt as fields; a dead letter keeps its."""
-    from typing import TextIO, cast
-
-    import structlog
-
-    from workers import run_log
-
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            run_log.keep_event,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
-    keeper = run_log.KeepWarnings(logging.WARNING)
-    logging.getLogger().addHandler(keeper)
 
 
 def run(settings: Settings, queues: list[str], name: str) -> None:
@@ -120,7 +106,8 @@ def run(settings: Settings, queues: list[str], name: str) -> None:
     from workers.celery_app import create_app
 
     limit_threads(settings.threads)
-    configure_logging()
+    logs.configure(settings, service="worker", worker=name)
+    _Process.settings, _Process.name = settings, name
     app = create_app(settings)
     following.install(app, settings, host_format(f"{name}@%h"), queues)
     app.worker_main(

@@ -36,6 +36,7 @@ REQUESTS: list[tuple[str, str, str, dict[str, str], int]] = [
     ("read", "GET", "/api/v1/videos/ffffffff", {}, 404),
     ("read", "GET", "/api/openapi.json", {}, 200),
     ("read", "GET", "/api/docs", {}, 200),
+    ("read", "GET", "/metrics", {}, 200),
     ("recommend", "GET", "/api/v1/viewers/ana/feed", {}, 200),
     ("recommend", "GET", "/api/v1/viewers/ana/profile", {}, 404),
 ]
@@ -92,7 +93,7 @@ def test_no_route_is_without_a_check(data: Path) -> None:
     unchecked = {route.path for route in routes if not _scopes(route.dependant)}
     # An object store sends a secret of its own with its notifications; the page takes a key by a form, or shows that.
     unchecked = {path for path in unchecked if not path.startswith("/operations")}
-    assert unchecked == {"/health/live", "/health/ready", "/api/v1/notifications/s3"}
+    assert unchecked == {"/health/live", "/health/ready", "/health/workers", "/api/v1/notifications/s3"}
 
 
 def _scopes(dependant: Any) -> set[str]:

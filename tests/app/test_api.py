@@ -41,7 +41,7 @@ def test_an_upload_is_stored_and_listed(client: TestClient, tmp_path: Path) -> N
         ("/api/v1/videos/ffffffff", 404, "video.unknown"),
         ("/api/v1/videos/ffffffff/similar", 404, "video.unknown"),
         ("/api/v1/viewers/nobody/profile", 404, "user.unknown"),
-        ("/health/ready", 422, "stack.not_running"),
+        ("/health/ready", 503, "stack.not_running"),
     ],
 )
 def test_errors_are_problem_details(client: TestClient, path: str, status: int, code: str) -> None:

@@ -76,10 +76,23 @@ def test_no_password_is_written_down() -> None:
 def test_named_volumes_networks_and_needs_exist(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for volume in service.get("volumes", []):
-            assert volume.split(":")[0] in compose["volumes"], f"{name}: {volume}"
+            source = volume.split(":")[0]
+            there = (ROOT / source).exists() if source.startswith("./") else source in compose["volumes"]
+            assert there, f"{name}: {volume}"
         assert set(service["networks"]) <= set(compose["networks"])
         for need in service.get("depends_on", {}):
             assert "healthcheck" in compose["services"][need], f"{name} waits for the health of {need}"
+
+
+def test_monitoring_is_a_profile_and_scrapes_the_api(compose: dict[str, Any]) -> None:
+    for name in ("prometheus", "grafana"):
+        assert compose["services"][name]["profiles"] == ["monitoring"]
+    scrape = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"][0]
+    api = compose["services"]["api"]
+    host, _, port = scrape["static_configs"][0]["targets"][0].partition(":")
+    assert port == api["environment"]["REELSENSE_PORT"]
+    # The guard of the API answers to the name by which Prometheus calls it.
+    assert host in api["environment"]["REELSENSE_API_HOSTS"].split(",")
 
 
 def test_docker_compose_accepts_the_file(tmp_path: Any) -> None:

@@ -86,9 +86,9 @@ import os, signal, sys, time
 from store.settings import load_settings
 from store.objects import open_objects
 from store.catalogue import Catalogue, RunKey
-from workers import extraction, worker
+from workers import extraction, logs
 from workers.graph import Graph
-worker.configure_logging()
+logs.configure()
 settings = load_settings()
 catalogue = Catalogue(settings.database_url())
 graph = Graph(settings, open_objects(settings), catalogue, lambda key: print("sent", key.stage, flush=True))
