@@ -5,7 +5,7 @@
 A real worker with one child works off a thousand small uploads (short cuts of real clips, made distinct by a free box
 at their end) from the embedded broker. `light` leaves out the two dearest stages, `transcript` and `screen`, and what
 hangs on them: on two cores all of them take most of an hour. The child's resident memory is sampled twice a second; the
-slope is that of a line through the samples of each child after its first tenth, when its models are loaded.
+slope is that of a line through the samples of each child after its first quarter, when its models are loaded.
 """
 
 from __future__ import annotations
@@ -135,11 +135,13 @@ def _ended(reelsense: ReelSense, chosen: tuple[str, ...]) -> int:
 
 def summary(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """The highest memory, the slope of each child, and a curve of at most `MOST_POINTS` points."""
+    # A child that has ended and was not waited for yet holds nothing.
+    samples = [sample for sample in samples if sample["megabytes"] > 0]
     numbers = {pid: number for number, pid in enumerate(dict.fromkeys(sample["pid"] for sample in samples), 1)}
     children = []
     for pid, number in numbers.items():
         own = [sample for sample in samples if sample["pid"] == pid]
-        settled = own[len(own) // 10 :]
+        settled = own[len(own) // 4 :]
         done = np.array([sample["videos"] for sample in settled], float)
         memory = np.array([sample["megabytes"] for sample in settled], float)
         several = len(np.unique(done)) > 2

@@ -18,6 +18,7 @@ from store.objects import open_objects
 from store.settings import load_settings
 from tests import clips
 from tests.app.commands import descendants, reelsense, stack, until
+from workers.stages import STAGES
 
 pytestmark = [
     pytest.mark.models,
@@ -85,7 +86,7 @@ def test_twenty_real_clips_by_one_worker_and_by_two(
         answer = reelsense("add", *files, "--wait", "--json", "--data", data, REELSENSE_WORKERS=workers, timeout=900)
         assert answer.status == 0, answer.stdout + answer.stderr
         found.append(artifacts(data))
-    assert len(found[0]) == 20 * 6
+    assert len(found[0]) == 20 * len(STAGES)
     assert found[0] == found[1]
 
 
