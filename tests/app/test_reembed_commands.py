@@ -160,6 +160,7 @@ def test_a_dry_run_of_what_changes_nothing_says_so(tmp_path: Path) -> None:
     assert (plan["videos"], plan["stages"]) == (0, {})
 
 
+@pytest.mark.slow
 def test_without_a_broker_a_job_waits_for_the_next_stack(batch: list[Path], tmp_path: Path) -> None:
     data = tmp_path / "data"
     ask(data, "add", batch[0], "--wait")

@@ -96,7 +96,7 @@ def compute(stage, given, encoders):
     print("computing", flush=True)
     exec(sys.argv[2])
 extraction.compute = compute
-run = graph.run(RunKey.model_validate_json(sys.argv[1]), None)
+run = graph.run(RunKey.model_validate_json(sys.argv[1]), extraction.Encoders(settings))
 print(run.state, run.attempts, run.error_code, flush=True)
 """
 # One call into C that never gives the interpreter up: what a decoder or a network that hangs looks like.
@@ -237,7 +237,7 @@ def test_a_clock_that_jumps_takes_no_run_from_a_living_worker(house: House, clip
             connection.exec_driver_sql(
                 "UPDATE runs SET heartbeat_at = ? WHERE stage = 'audio'", (time.time() + jump + beats / 1000,)
             )
-        assert house.graph.run(key, None) is not None  # type: ignore[arg-type]  # a second delivery finds it taken
+        assert house.graph.run(key, extraction.Encoders(house.settings)) is not None  # a second delivery finds it taken
         house.graph.reconcile()
         time.sleep(0.1)
     run = house.catalogue.run(key)
