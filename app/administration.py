@@ -366,11 +366,19 @@ class Administrator:
         return {"failures": self.administration.failures()}
 
     def replay(self, stage: str, code: str) -> dict[str, Any]:
-        """Try again the runs of a stage that ended with a code."""
+        """Try again the runs of a stage that ended with a code, of what is served or made now."""
         stages_of(stage)
-        keys = self.administration.failed(stage, code, SENT_AT_ONCE)
+        self.reelsense.graph.refresh()
+        found = self.administration.failed(stage, code, SENT_AT_ONCE)
         aside = self.administration.quarantined()
-        keys = [key for key in keys if key.video_id not in aside]
+        videos = {video.id: video for video in self.reelsense.catalogue.videos([key.video_id for key in found])}
+        keys = [
+            key
+            for key in found
+            if key.video_id not in aside
+            and key.video_id in videos
+            and key in self.reelsense.graph.keys(videos[key.video_id], key.stage)
+        ]
         self.reelsense.catalogue.reset(keys)
         self.administration.note(self.actor, "dead.replay", stage, {"code": code, "runs": len(keys)})
         self.reelsense.graph.enqueue(keys)

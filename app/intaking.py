@@ -127,7 +127,9 @@ class Intaking:
             )
         try:
             captions = self.files.captions(upload.id)
-            return self.reelsense.add(self.files.data(upload.id), captions=captions, **json.loads(upload.words))
+            return self.reelsense.add(
+                self.files.data(upload.id), file_name=upload.file_name, captions=captions, **json.loads(upload.words)
+            )
         except PassingError:
             self.ledger.attempt_did_not_count(upload.id)
             raise

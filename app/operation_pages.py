@@ -21,7 +21,7 @@ from app.administration import Administrator
 from app.operations import ReelSense
 from app.queue_commands import clock, duration
 from store.administration import LONGEST_REASON, Actor
-from store.errors import ReelsenseError
+from store.errors import InputError, ReelsenseError
 
 PAGES = Path(__file__).parent / "pages"
 AUDIT_ROWS = 20
@@ -95,8 +95,8 @@ def operation_pages(reelsense: ReelSense, access: AdminAccess) -> APIRouter:
         return act(request, lambda by: by.drain(name), "workers")
 
     @router.post("/scale")
-    def scale(request: Request, number: Annotated[int, Form()]) -> Response:
-        return act(request, lambda by: by.scale(number), "workers")
+    def scale(request: Request, number: Annotated[str, Form(max_length=LONGEST_REASON)] = "") -> Response:
+        return act(request, lambda by: by.scale(_number(number)), "workers")
 
     @router.post("/jobs/{job}/{what}")
     def change(request: Request, job: str, what: Literal["pause", "resume", "cancel", "switch"]) -> Response:
@@ -119,6 +119,13 @@ def operation_pages(reelsense: ReelSense, access: AdminAccess) -> APIRouter:
         return Response((PAGES / asset).read_bytes(), headers=HEADERS, media_type=ASSETS[asset])
 
     return router
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError("request.invalid", "How many processes? That is no number.") from None
 
 
 def _seen(reelsense: ReelSense, actor: Actor) -> dict[str, Any]:

@@ -134,13 +134,14 @@ class ReelSense:
 
     # --- videos ------------------------------------------------------------------------------------------------------
 
-    def add(self, path: Path, **words: Any) -> Added:
-        """Take one file in and send its first stages. Never raises for a bad file: the result says what is wrong."""
+    def add(self, path: Path, *, file_name: str = "", **words: Any) -> Added:
+        """Take one file in and send its first stages. `file_name` is what people call it, where `path` is a name of our
+        own. Never raises for a bad file: the result says what is wrong."""
         from workers.intake import metadata_of, take_in
 
         try:
             metadata = metadata_of(path, limits=self.settings.limits, **words)
-            taken = take_in(path, metadata, self.settings, self.objects, self.catalogue)
+            taken = take_in(path, metadata, self.settings, self.objects, self.catalogue, file_name=file_name)
             # Adding a file again asks to try again what was given up.
             self.graph.retry(taken.video)
         except InputError as error:

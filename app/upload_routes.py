@@ -19,7 +19,6 @@ import json
 import os
 from collections.abc import Mapping
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -35,6 +34,7 @@ from app.upload_body import CHECKSUMS, disk_full, number, pieces, receive
 from app.upload_files import unknown
 from store.errors import InputError
 from store.upload_ledger import Upload
+from workers.display_names import display_name
 from workers.intake import metadata_of
 
 EXTENSIONS = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination"
@@ -80,10 +80,10 @@ def form_routes(intaking: Intaking, access: Access) -> APIRouter:
                 await run_in_threadpool(form.close)
             finally:
                 form.abandon()
-            words = words_of(form.words, form.file_name or "")
+            words = words_of(form.words)
             for language, content in form.captions:
                 intaking.files.add_captions(started.id, content, language)
-            await run_in_threadpool(_finish_form, intaking, started, words, form.bytes)
+            await run_in_threadpool(_finish_form, intaking, started, form.file_name or "", words, form.bytes)
         except OSError as error:
             intaking.discard(started.id)
             raise disk_full(intaking) from error
@@ -106,8 +106,8 @@ def form_routes(intaking: Intaking, access: Access) -> APIRouter:
     return router
 
 
-def _finish_form(intaking: Intaking, upload: Upload, words: dict[str, Any], size: int) -> None:
-    intaking.ledger.set_words(upload.id, json.dumps(words))
+def _finish_form(intaking: Intaking, upload: Upload, file_name: str, words: dict[str, Any], size: int) -> None:
+    intaking.ledger.set_words(upload.id, display_name(file_name), json.dumps(words))
     intaking.ledger.received(upload.id, size)
 
 
@@ -162,13 +162,17 @@ def tus_routes(intaking: Intaking, access: Access) -> APIRouter:
             raise malformed("Give either Upload-Length or `Upload-Defer-Length: 1`.")
         header = request.headers.get("upload-metadata", "")
         fields = read_metadata(header)
-        words = words_of(fields, fields.get("filename") or fields.get("name") or "")
+        words = words_of(fields)
         captions = [(name, text) for name, text in fields.items() if name.partition(".")[0] == "captions" and text]
         if len(captions) > MOST_CAPTIONS:
             raise malformed(f"There are more than {MOST_CAPTIONS} caption files.")
         languages = [captions_language(name, "") for name, _ in captions]
         upload = began(caller.user, "tus", length, limits.bytes).model_copy(
-            update={"words": json.dumps(words), "header": header}
+            update={
+                "file_name": display_name(fields.get("filename") or fields.get("name") or ""),
+                "words": json.dumps(words),
+                "header": header,
+            }
         )
         with_piece = request.headers.get("content-type", "") == PIECE_TYPE
         lock = await run_in_threadpool(intaking.open, upload)
@@ -328,11 +332,11 @@ def read_metadata(header: str) -> dict[str, str]:
     return fields
 
 
-def words_of(fields: Mapping[str, str], file_name: str) -> dict[str, Any]:
-    """The words for `ReelSense.add`. Without a title it is the name of the file, without folders."""
+def words_of(fields: Mapping[str, str]) -> dict[str, Any]:
+    """The words for `ReelSense.add`. The name of the file is none of them: a file sent again without words keeps those
+    it has."""
     words: dict[str, Any] = {name: fields.get(name, "") for name in FIELDS}
     words["tags"] = words["tags"].split(",")
-    words["title"] = words["title"] or Path(file_name.replace("\\", "/")).name[:200]
     return words
 
 

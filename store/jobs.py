@@ -244,6 +244,19 @@ class Jobs:
         found: dict[str, Any] = json.loads(text)
         return found
 
+    def encodings(self) -> dict[str, dict[str, Any]]:
+        """The settings of every encoding by its id."""
+        with self.catalogue._begin() as connection:
+            rows = connection.execute(sa.select(encodings).order_by(encodings.c.id)).all()
+        return {row.id: json.loads(row.overrides) for row in rows}
+
+    def know(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note encodings that another database knew."""
+        with self.catalogue._begin() as connection:
+            for name, overrides in sorted(found.items()):
+                row = {"id": name, "overrides": _canonical(overrides), "created_at": time.time()}
+                connection.execute(_insert(connection, encodings).values(row).on_conflict_do_nothing())
+
     def open_encodings(self) -> tuple[tuple[str, str, bool], ...]:
         """For every open job its id, its encoding, and whether it is complete and covers every video."""
         query = (
@@ -356,7 +369,7 @@ class Jobs:
             )
 
     def totals(self, job_id: str) -> Census:
-        """The shards' counts, added up."""
+        """The shards' counts, added up: of the videos that were there when each shard was last gone through."""
         columns = [sa.func.coalesce(sa.func.sum(reembed_shards.c[name]), 0) for name in ("videos", "done", "failed")]
         with self.catalogue._begin() as connection:
             found = connection.execute(sa.select(*columns).where(reembed_shards.c.job == job_id)).one()

@@ -1,10 +1,12 @@
 """What the catalogue knows and object storage would not: copied there, so that object storage alone is a backup.
 
-Artifacts, sources and words are objects already. Events, the times of publications, and which learnt models are served
-live in the database alone; the sweep copies them out, a segment of JSON lines for what is new since the last time. A
-segment is never changed, and reading one twice adds nothing: events have ids, publications are named by their video.
+Artifacts, sources and words are objects already. Events, the times of publications, which learnt models and which
+encoding are served, and what each encoding is, live in the database alone; the sweep copies them out, a segment of JSON
+lines for what is new since the last time. A segment is never changed, and reading one twice adds nothing: events have
+ids, publications are named by their video.
 
-    journal/events/TIME-FIRST-LAST.jsonl   journal/publications/TIME-FIRST-LAST.jsonl   journal/choices.json
+    journal/events/TIME-FIRST-LAST.jsonl   journal/publications/TIME-FIRST-LAST.jsonl
+    journal/choices.json                   journal/encodings.json
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ import sqlalchemy as sa
 
 from store.catalogue import Catalogue, _create_tables, _insert, events, publications, tables
 from store.errors import InputError
+from store.jobs import Jobs
 from store.objects import ObjectStore
 
 CHOICES_KEY = "journal/choices.json"
+ENCODINGS_KEY = "journal/encodings.json"
+# The mark of a database that has had choices: where it has none now, they were taken back, not lost.
+CHOICES_MARK = "choices"
 MOST_ROWS = 20_000
 _JOURNALED: dict[str, sa.Table] = {"events": events, "publications": publications}
 
@@ -44,7 +50,8 @@ class Journal:
     def __init__(self, objects: ObjectStore, catalogue: Catalogue) -> None:
         self.objects = objects
         self.catalogue = catalogue
-        self._choices: dict[str, str] = {}
+        self.jobs = Jobs(catalogue)
+        self._written: dict[str, Any] = {}
         self._highest: dict[str, int] = {}
         with catalogue._database():
             _create_tables(catalogue.engine)
@@ -52,19 +59,29 @@ class Journal:
     def write(self) -> int:
         """Copy what is new; how many rows. Two at once write the same rows twice, which does no harm."""
         written = sum(self._write_table(name) for name in _JOURNALED)
+        # First what an encoding is, then the choice of it: a copy never names what it does not know.
+        if encodings := self.jobs.encodings():
+            self._write_whole(ENCODINGS_KEY, encodings)
         choices = self.catalogue.choices()
         # No choices at all may be a database that was lost: that must not wipe out the copy it is to be made from.
-        if choices and choices != self._choices:
-            self.objects.put(CHOICES_KEY, json.dumps(choices, sort_keys=True).encode())
-            self._choices = choices
+        known = self._marked(CHOICES_MARK)
+        if choices and not known:
+            self._mark(CHOICES_MARK, 1)
+        if choices or known:
+            self._write_whole(CHOICES_KEY, choices)
         return written
+
+    def _write_whole(self, key: str, document: dict[str, Any]) -> None:
+        if self._written.get(key) != document:
+            self.objects.put(key, json.dumps(document, sort_keys=True).encode())
+            self._written[key] = document
 
     def _write_table(self, name: str) -> int:
         table = _JOURNALED[name]
         written = 0
         with self.catalogue._begin() as connection:
             highest = connection.execute(sa.select(sa.func.max(table.c.sequence))).scalar_one_or_none() or 0
-            mark = connection.execute(sa.select(marks.c.sequence).where(marks.c.name == name)).scalar_one_or_none() or 0
+        mark = self._marked(name)
         # Transactions of PostgreSQL may end in another order than that of their sequences: what was the highest the
         # last time has none under way below it. SQLite has one transaction at a time.
         limit = highest if self.catalogue.engine.dialect.name == "sqlite" else self._highest.get(name, 0)
@@ -87,6 +104,11 @@ class Journal:
             written += len(rows)
         return written
 
+    def _marked(self, name: str) -> int:
+        with self.catalogue._begin() as connection:
+            query = sa.select(marks.c.sequence).where(marks.c.name == name)
+            return connection.execute(query).scalar_one_or_none() or 0
+
     def _mark(self, name: str, sequence: int) -> None:
         with self.catalogue._begin() as connection:
             insert = _insert(connection, marks).values(name=name, sequence=sequence)
@@ -99,14 +121,21 @@ class Journal:
         many choices. Choices that the catalogue has made are left as they are."""
         restored = {name: self._restore_table(name) for name in _JOURNALED}
         restored["choices"] = 0
-        if not self.catalogue.choices():
-            try:
-                choices = json.loads(self.objects.get(CHOICES_KEY))
-            except InputError:
-                choices = {}
+        self.jobs.know(self._read_whole(ENCODINGS_KEY))
+        if not self.catalogue.choices() and not self._marked(CHOICES_MARK):
+            choices = self._read_whole(CHOICES_KEY)
             self.catalogue.choose(choices)
+            if choices:
+                self._mark(CHOICES_MARK, 1)
             restored["choices"] = len(choices)
         return restored
+
+    def _read_whole(self, key: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self.objects.get(key))
+        except InputError:
+            return {}
+        return found
 
     def _restore_table(self, name: str) -> int:
         table = _JOURNALED[name]

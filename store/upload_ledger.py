@@ -37,6 +37,7 @@ uploads = sa.Table(
     sa.Column("length", sa.BigInteger),
     sa.Column("reserved", sa.BigInteger, nullable=False),
     sa.Column("unverified_from", sa.BigInteger),
+    sa.Column("file_name", sa.String(255), nullable=False),
     sa.Column("words", sa.Text, nullable=False),
     sa.Column("header", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
@@ -56,8 +57,8 @@ class Upload(BaseModel):
 
     `kind`: `tus` can be resumed, `form` lives in one request. `length`: bytes announced, None while deferred;
     `reserved`: bytes it counts for. `unverified_from`: bytes from there on came with a checksum that was not yet
-    compared when their request ended, and do not count. `words`: title and so on as JSON; `header`: Upload-Metadata as
-    it came.
+    compared when their request ended, and do not count. `file_name`: what its sender calls it, to be shown; `words`:
+    title and so on as JSON; `header`: Upload-Metadata as it came.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,6 +69,7 @@ class Upload(BaseModel):
     length: int | None
     reserved: int
     unverified_from: int | None = None
+    file_name: str = ""
     words: str = "{}"
     header: str = ""
     attempts: int = 0
@@ -140,9 +142,9 @@ class UploadLedger:
         """Bytes came. `unverified_from`: see `Upload`."""
         self._update(upload_id, touched_at=time.time(), unverified_from=unverified_from)
 
-    def set_words(self, upload_id: str, words: str) -> None:
-        """Title, tags and so on."""
-        self._update(upload_id, words=words)
+    def set_words(self, upload_id: str, file_name: str, words: str) -> None:
+        """What the file is called, at most 255 characters; title, tags and so on."""
+        self._update(upload_id, file_name=file_name, words=words)
 
     def received(self, upload_id: str, length: int) -> None:
         """All bytes are there. From here on nothing but an answer ends it."""

@@ -236,7 +236,10 @@ class Feeder:
         unsettled = self.jobs.shards(job.id, ("sent",))
         for shard in [*begun, *unsettled]:
             found = self.jobs.census(shard.after, shard.last, job.where, target, job.created_at)
-            counted = shard.model_copy(update={"videos": found.videos, "done": found.done, "failed": found.failed})
+            # What came since the job began is not the job's: uploads make it for both plans, or the sweep does.
+            counted = shard.model_copy(
+                update={"videos": found.videos - found.late, "done": found.done, "failed": found.failed}
+            )
             if shard.state == "sent" and not found.missing:
                 counted = counted.model_copy(update={"state": "done"})
             elif shard.state == "sent" and not under_way and now > self._again.get(job.id, 0.0):

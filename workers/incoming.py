@@ -518,22 +518,27 @@ class Incoming:
 
 
 def open_incoming(settings: Settings, objects: ObjectStore, catalogue: Catalogue, graph: Graph) -> Incoming:
-    """The intake of `incoming.prefix` of the object store."""
-    place = Place(open_foreign(objects), settings.incoming.prefix, QUARANTINE)
-    return Incoming(settings, objects, catalogue, graph, place)
+    """The intake of `incoming.prefix` of the object store. Where that is a directory, its folder is made, so that there
+    is something to put files into. Raises `store.unavailable` when it cannot be."""
+    foreign = open_foreign(objects)
+    if isinstance(foreign, ForeignFiles):
+        _make_folder(foreign.root / settings.incoming.prefix)
+    return Incoming(settings, objects, catalogue, graph, Place(foreign, settings.incoming.prefix, QUARANTINE))
 
 
 def open_watched(settings: Settings, objects: ObjectStore, catalogue: Catalogue, graph: Graph) -> Incoming:
     """The intake of `incoming.watched_folder`. Raises `store.unavailable` when it cannot be made."""
     folder = Path(settings.incoming.watched_folder).expanduser().absolute()
+    _make_folder(folder)
+    place = Place(ForeignFiles(folder), "", REFUSED, done=DONE, label=f"folder:{folder}/")
+    return Incoming(settings, objects, catalogue, graph, place)
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PassingError(
-            "store.unavailable", f"The watched folder {folder} cannot be made: {error.strerror}."
-        ) from error
-    place = Place(ForeignFiles(folder), "", REFUSED, done=DONE, label=f"folder:{folder}/")
-    return Incoming(settings, objects, catalogue, graph, place)
+        raise PassingError("store.unavailable", f"The folder {folder} cannot be made: {error.strerror}.") from error
 
 
 def clear_workplaces(settings: Settings) -> None:

@@ -157,6 +157,9 @@ def test_failures_are_grouped_and_replayed(client: TestClient, reelsense: ReelSe
     assert client.post("/api/v1/dead/reasons/audio/media.unreadable/replay").json()["runs"] == 1
     assert client.get("/api/v1/dead/reasons").json() == {"failures": []}
     assert client.get("/api/v1/queues/audio").json()["depth"] == 1
+    stale = key.model_copy(update={"version": "0" * 16})
+    reelsense.catalogue.fail(stale, InputError("media.unreadable", "torn"))
+    assert client.post("/api/v1/dead/reasons/audio/media.unreadable/replay").json()["runs"] == 0, "of no version now"
 
 
 def test_a_pause_holds_without_a_broker_and_says_so(tmp_path: Path) -> None:
@@ -222,6 +225,10 @@ def test_the_page_shows_all_and_its_forms_work_without_script(client: TestClient
         if "replay" in path or "resume" in path:
             assert client.post(path, headers=form).status_code == 200
     assert client.post("/operations/scale", data={"number": "3"}, headers=form).status_code == 200
+    answer = client.post("/operations/scale", data={"number": "many"}, headers=form)
+    assert answer.status_code == 422
+    assert "request.invalid" in answer.text
+    assert answer.headers["content-type"].startswith("text/html")
     log = client.get("/api/v1/audit").json()["audit"]
     assert {(entry["action"], entry["via"]) for entry in log} == {
         ("queue.pause", "page"), ("queue.resume", "page"), ("dead.replay", "page"), ("workers.scale", "page"),

@@ -11,6 +11,7 @@ import pytest
 from app.operations import ReelSense
 from app.rebuilding import rebuild
 from store.catalogue import Catalogue
+from store.jobs import ENCODING
 from store.journal import Journal, record_key
 from store.settings import load_settings
 from tests import clips
@@ -107,14 +108,37 @@ def test_a_rebuilt_catalogue_goes_on_journaling_what_is_new(lost: Path) -> None:
     assert [event.user_id for event in again.catalogue.events("ben")] == ["ben"]
 
 
+def test_what_is_served_after_a_reembedding_is_served_again(lost: Path) -> None:
+    there = ReelSense(load_settings(data=lost))
+    rebuild(there)
+    there.graph.jobs.know({"e" * 16: {"frames": 3}})
+    there.catalogue.choose({ENCODING: "e" * 16})
+    journal = Journal(there.objects, there.catalogue)
+    journal.write()
+    again = forgotten(lost)
+    assert rebuild(again)["choices"] == 1
+    assert again.graph.plans[0].settings.frames == 3
+    # And taken back again: the copy must not go on serving what nobody chooses any more.
+    again.catalogue.choose({}, instead_of=(ENCODING,))
+    Journal(again.objects, again.catalogue).write()
+    last = forgotten(lost)
+    rebuild(last)
+    assert last.catalogue.choices() == {}
+    assert last.graph.plans[0].settings.frames == there.settings.frames
+
+
+def forgotten(data: Path) -> ReelSense:
+    """The installation without its catalogue."""
+    for part in data.glob("catalogue.sqlite3*"):
+        part.unlink()
+    return ReelSense(load_settings(data=data))
+
+
 def test_a_lost_catalogue_does_not_wipe_out_the_choices(lost: Path) -> None:
     there = ReelSense(load_settings(data=lost))
     there.catalogue.choose({"topics": "a" * 16})
     Journal(there.objects, there.catalogue).write()
-    (lost / "catalogue.sqlite3").rename(lost / "aside")
-    for aside in lost.glob("catalogue.sqlite3-*"):
-        aside.unlink()
-    empty = ReelSense(load_settings(data=lost))
+    empty = forgotten(lost)
     Journal(empty.objects, empty.catalogue).write()
     assert Journal(empty.objects, empty.catalogue).restore()["choices"] == 1
     assert empty.catalogue.choices() == {"topics": "a" * 16}

@@ -307,7 +307,7 @@ def test_metadata_never_names_a_file(client: TestClient, tmp_path: Path, clip: b
     where = begin(client, len(clip), filename="../../../evil\n.mp4", name="/etc/passwd", relativePath="../x")
     client.patch(where, headers=piece(0), content=clip)
     video = client.get(f"/api/v1/videos/{finished(client, where)['video']}").json()
-    assert video["title"] == "evil\n.mp4"
+    assert (video["title"], video["file_name"]) == ("evil.mp4", "evil.mp4")
     assert [path for path in tmp_path.rglob("*") if "evil" in path.name or "passwd" in path.name] == []
 
 
@@ -330,6 +330,17 @@ def test_a_form_brings_the_same_words(client: TestClient, data: Path, clip: byte
     assert (stored.metadata.title, stored.metadata.tags, stored.metadata.region) == ("T", ("a", "b"), "FR")
     assert [track.language for track in stored.metadata.captions] == ["fr", "de"]
     assert list((data / "uploads").iterdir()) == []
+
+
+def test_the_same_file_again_keeps_its_words_and_its_name(client: TestClient, clip: bytes) -> None:
+    first = client.post("/api/v1/videos", data={"title": "Mine"}, files={"file": ("holiday.mp4", clip)}).json()
+    again = client.post("/api/v1/videos", files={"file": ("other.mp4", clip)}).json()
+    assert (again["id"], again["outcome"]) == (first["id"], "duplicate")
+    where = begin(client, len(clip), filename="third.mp4")
+    client.patch(where, headers=piece(0), content=clip)
+    assert finished(client, where)["outcome"] == "duplicate"
+    video = client.get(f"/api/v1/videos/{first['id']}").json()
+    assert (video["title"], video["file_name"]) == ("Mine", "holiday.mp4")
 
 
 def test_bad_forms(client: TestClient, data: Path, clip: bytes) -> None:

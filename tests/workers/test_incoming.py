@@ -18,7 +18,7 @@ import pytest
 
 from store.artifacts import source_key, video_id_of
 from store.errors import PassingError
-from store.settings import Settings
+from store.settings import Settings, load_settings
 from tests import clips
 from tests.conftest import ROOT
 from tests.workers.incoming_house import House, settings_of
@@ -67,6 +67,11 @@ def with_incoming(house: House, **given: object) -> House:
 def of(clip: bytes, number: int) -> bytes:
     """Another video of the same pictures: bytes behind an MP4's last box change its content, and nothing else."""
     return clip + b"\0\0\0\x0cfree" + number.to_bytes(4, "big")
+
+
+def test_the_folder_is_there_to_put_files_into(tmp_path: Path) -> None:
+    house = House(load_settings(data=tmp_path / "new"))
+    assert (tmp_path / "new" / "objects" / house.settings.incoming.prefix).is_dir()
 
 
 def test_a_video_is_taken_with_its_words_and_its_processing_sent(house: House, clip: bytes) -> None:
@@ -245,7 +250,7 @@ def test_hidden_partial_and_foreign_keys_are_passed_over(local: House, clip: byt
 
 def test_odd_names_are_taken_and_never_opened_as_paths(local: House, clip: bytes, tmp_path: Path) -> None:
     folder = local.settings.objects_directory() / "incoming"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     odd = [
         b"\xff\xfe\x80.mp4",
         b"new\nline\x1b[2J.mp4",
@@ -442,7 +447,7 @@ def test_what_ends_its_process_every_time_is_set_aside(local: House, clip: bytes
 def test_a_file_that_is_still_written_waits(local: House, clip: bytes) -> None:
     house = with_incoming(local, settle_seconds=0.3)
     path = house.settings.objects_directory() / "incoming" / "slow.mp4"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
         stream.write(clip[:1000])
         stream.flush()
@@ -514,7 +519,7 @@ def _kept(house: House, count: int) -> None:
     from store.incoming import incoming, name_of
 
     folder = house.settings.objects_directory() / "incoming"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         (folder / f"{number:06}.mp4").write_bytes(b"x")
     rows = [

@@ -294,6 +294,8 @@ def test_a_video_that_came_meanwhile_is_there_before_the_switch(
     house.drain(encoders)
     plan = next(plan for plan in house.graph.plans if plan.job)
     assert house.graph.has(house.graph.key(late, "published", plan))
+    totals = house.graph.jobs.totals(house.job().id)
+    assert totals.done == totals.videos == COUNT, "what came since is not the job's"
     last = house.add(clips.test_pattern(house.settings.data / "last.mp4", seconds=0.5, tone_hz=None), title="last")
     house.drain(encoders)
     house.feeder.feed()  # what was handed back while the upload ran
