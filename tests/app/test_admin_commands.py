@@ -56,6 +56,7 @@ def test_mistakes_are_answers(tmp_path: Path) -> None:
 @pytest.mark.models
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc to find what to kill")
+@pytest.mark.slow
 def test_one_video_under_administration(tmp_path: Path) -> None:
     data = tmp_path / "data"
     settings = load_settings(data=data)

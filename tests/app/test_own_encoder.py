@@ -28,6 +28,7 @@ def test_the_page_shows_the_line_that_declares_the_example() -> None:
 
 @pytest.mark.models
 @pytest.mark.stack
+@pytest.mark.slow
 def test_an_encoder_of_ones_own_reads_a_video(tmp_path: Path) -> None:
     variables = {
         "PYTHONPATH": str(install_example(tmp_path / "site")),

@@ -128,6 +128,7 @@ def test_the_catalogue_ends_with_a_census(added: Round) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc to find what a process has loaded")
+@pytest.mark.slow
 def test_models_are_loaded_in_the_child_alone(tmp_path: Path) -> None:
     """CUDA does not survive a fork, and torch threads hang in it: the parent of a pool never loads torch."""
     clip = clips.test_pattern(tmp_path / "clip.mp4", seconds=1.0, tone_hz=220.0)

@@ -63,6 +63,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, batch: list[Path]) -> 
     return data
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_same_artifacts_as_one(undisturbed: Path, batch: list[Path], tmp_path: Path) -> None:
     answer = reelsense("add", *batch, "--wait", "--json", "--data", tmp_path, REELSENSE_WORKERS="2")
     assert answer.status == 0, answer.stdout + answer.stderr
@@ -160,6 +161,7 @@ def test_one_data_directory_has_one_stack(tmp_path: Path) -> None:
         assert second.json["error"]["code"] == "stack.already_running"
 
 
+@pytest.mark.slow
 def test_what_was_added_without_a_stack_is_processed_by_the_next(batch: list[Path], tmp_path: Path) -> None:
     answer = reelsense("add", batch[0], "--json", "--data", tmp_path)
     assert answer.status == 0

@@ -127,6 +127,7 @@ def test_where_enough_people_finished_videos_it_is_trained_to_find_those(folder:
 
 
 @pytest.mark.models
+@pytest.mark.slow
 def test_two_processes_of_torchrun_train_one_fusion(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "data", tmp_path / "data")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,6 @@ from workers.decoder_limits import NamelessFile, open_options, refuse_to_open
 from workers.frame_decoding import read_frames
 from workers.frame_sampling import FrameSampling
 from workers.intake import metadata_of, take_in
-from workers.probe import probe
 from workers.sound_decoding import read_sound
 
 LIMITS = Limits()
@@ -36,6 +36,18 @@ BY_NAME = {attack.name: attack for attack in ATTACKS}
 MOST_BYTES = 400 * 2**20
 MOST_CPU_SECONDS = 5.0
 ROOT = Path(__file__).parent.parent.parent
+PROBING = """
+import json, resource, sys
+from pathlib import Path
+from store.errors import MediaError
+from store.settings import Limits
+from workers.probe import probe
+try:
+    found, told = None, probe(Path(sys.argv[1]), Limits()).model_dump_json()
+except MediaError as error:
+    found, told = error.code, error.message + error.hint
+print(json.dumps([found, told, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +132,14 @@ def test_the_real_probe_says_the_same(name: str, tmp_path: Path, bait: Bait, lis
     path = tmp_path / name
     path.write_bytes(attack.make(bait))
     began = time.monotonic()
-    try:
-        found: str | None = None
-        told = probe(path, LIMITS).model_dump_json()
-    except MediaError as error:
-        found, told = error.code, error.message + error.hint
+    # A process of its own: this one's children so far are many, and the system tells only of the largest of them.
+    ran = subprocess.run([sys.executable, "-c", PROBING, path], capture_output=True, text=True, check=True, cwd=ROOT)
+    found, told, peak_kilobytes = json.loads(ran.stdout)
     assert found == attack.code or (attack.code == "any" and (found is None or found in CODES))
     assert CANARY not in told
     assert nobody_called(listener)
     assert time.monotonic() - began < LIMITS.probe_seconds
-    # Of all children so far: never less than this one took.
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 4 * MOST_BYTES
+    assert peak_kilobytes * 1024 < MOST_BYTES
 
 
 def test_memory_beyond_the_limit_is_refused_not_taken(bait: Bait) -> None:
