@@ -81,6 +81,13 @@ events = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("watched_seconds", sa.Float),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("loops", sa.Integer),
+    sa.Column("session", sa.String(64), nullable=False, server_default=""),
+    sa.Column("device", sa.String(64), nullable=False, server_default=""),
+    sa.Column("os", sa.String(32), nullable=False, server_default=""),
+    sa.Column("network", sa.String(16), nullable=False, server_default=""),
+    sa.Column("region", sa.String(16), nullable=False, server_default=""),
+    sa.Column("language", sa.String(16), nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
 
@@ -136,7 +143,7 @@ class Publication(BaseModel):
 
 
 class StoredEvent(BaseModel):
-    """A row of `events`."""
+    """A row of `events`. `loops`: how often the video began anew; the texts name where it happened, empty: unknown."""
 
     sequence: int = 0
     id: str
@@ -145,6 +152,13 @@ class StoredEvent(BaseModel):
     kind: str
     watched_seconds: float | None
     at: float
+    loops: int | None = None
+    session: str = ""
+    device: str = ""
+    os: str = ""
+    network: str = ""
+    region: str = ""
+    language: str = ""
 
 
 class RunKey(BaseModel, frozen=True):
