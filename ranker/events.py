@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from ranker.watch_time import NO_NORMS, NOBODY, Habit, WatchNorms
 from store.artifacts import digest
 from store.catalogue import Catalogue, StoredEvent
 from store.errors import InputError
@@ -61,7 +62,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: Annotated[Label, StringConstraints(min_length=1, max_length=64)]
     user: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    video: Annotated[str, StringConstraints(min_length=1, max_length=32)]
+    video: Annotated[Label, StringConstraints(min_length=1, max_length=32)]
     kind: Kind
     watched_seconds: float | None = Field(None, ge=0, le=LONGEST_WATCH_SECONDS, allow_inf_nan=False)
     at: float = Field(ge=0, allow_inf_nan=False)
@@ -101,7 +102,7 @@ class Event(BaseModel):
                 {"id": named, "user": user, "video": video, "kind": kind, "watched_seconds": watched_seconds,
                  "at": happened, **where}
             )  # fmt: skip
-        except (ValidationError, ValueError, TypeError) as error:
+        except (ValidationError, ValueError, TypeError, OverflowError) as error:
             raise InputError("event.invalid", f"The event makes no sense: {_first(error)}.") from None
         if event.at > clock + CLOCK_SKEW_SECONDS:
             raise InputError("event.invalid", "The event lies more than a day in the future.", hint="Check the clock.")
@@ -158,7 +159,7 @@ def checked_line(line: Any, now: float) -> StoredEvent:
 def _named(given: dict[str, Any]) -> str:
     try:
         return event_id(given["user"], given["video"], given["kind"], float(given["at"]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError("event.invalid", f"The event makes no sense: {error}.") from None
 
 
@@ -174,7 +175,12 @@ def _first(error: Exception) -> str:
     return str(error)
 
 
-def value(event: Event | StoredEvent, duration_seconds: float | None) -> float:
+def value(
+    event: Event | StoredEvent,
+    duration_seconds: float | None,
+    norms: WatchNorms = NO_NORMS,
+    habit: Habit = NOBODY,
+) -> float:
     """How much the act speaks for (above 0) or against (below 0) the video; a finished view of a long video is near 1.
 
     A view counts by completion c = watched / duration, at most 1. Below q it is a quick skip, worth -0.5 (at 0) to 0
@@ -182,6 +188,10 @@ def value(event: Event | StoredEvent, duration_seconds: float | None) -> float:
     quick skip. Finishing five seconds is easier than finishing a minute (duration bias: Zhan et al. 2022,
     "Deconfounding duration bias in watch-time prediction"), so what speaks for a video is scaled by
     duration / (duration + 3 s). A view of unknown length says little: 0.3.
+
+    That scale is a guess. As `norms` holds views of videos of like length, what speaks for the video becomes the
+    quantile of the seconds among those (`ranker.watch_time`), rescaled to 0 at q, and seen against the viewer's `habit`
+    where one is given; n views count as n / (n + 50). Without norms and habit the guess alone counts.
     """
     if event.kind != "view":
         # A kind that a newer version stored says nothing here.
@@ -192,7 +202,14 @@ def value(event: Event | StoredEvent, duration_seconds: float | None) -> float:
     quick = min(QUICK_SKIP_SHARE, QUICK_SKIP_SECONDS / duration_seconds)
     if completion < quick:
         return ACT_VALUES["skip"] * (1.0 - completion / quick)
-    return (completion - quick) / (1.0 - quick) * duration_seconds / (duration_seconds + SHORT_SECONDS)
+    guess = (completion - quick) / (1.0 - quick) * duration_seconds / (duration_seconds + SHORT_SECONDS)
+    trust = norms.trust(duration_seconds)
+    if trust == 0:
+        return guess
+    reached = habit.relative(norms.quantile(event.watched_seconds, duration_seconds))
+    floor = habit.relative(norms.quantile(quick * duration_seconds, duration_seconds))
+    measured = (reached - floor) / (1.0 - floor) if floor < 1 else 0.0
+    return (1.0 - trust) * guess + trust * min(max(measured, 0.0), 1.0)
 
 
 def completion_of(watched_seconds: float, duration_seconds: float) -> float:

@@ -12,6 +12,7 @@ judgement never races another. Viewers who were forgotten stay so: see `store.to
 from __future__ import annotations
 
 import json
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ class EventLog:
         for event in chunk:
             if event.id in known:
                 states.append("known")
-            elif event.at <= forgotten.get(event.user_id, -1.0):
+            elif event.at <= forgotten.get(event.user_id, -math.inf):
                 states.append("forgotten")
             else:
                 known.add(event.id)
@@ -193,7 +194,7 @@ class EventLog:
                 fresh = {
                     row["id"]: {name: row.get(name, _default(table, name)) for name in names}
                     for row in chunk
-                    if row["id"] not in known and row["at"] > forgotten.get(row["user_id"], -1.0)
+                    if row["id"] not in known and row["at"] > forgotten.get(row["user_id"], -math.inf)
                 }
                 if fresh:
                     connection.execute(sa.insert(table), list(fresh.values()))
@@ -289,12 +290,12 @@ class EventLog:
             rows = connection.execute(sa.select(column, sa.func.count()).group_by(column).order_by(column)).all()
         return {row[0]: int(row[1]) for row in rows}
 
-    def held_of(self, user_id: str) -> dict[str, int]:
-        """How many rows each table holds of a viewer."""
+    def held_of(self, user_id: str, until: float) -> dict[str, int]:
+        """How many rows each table holds of a viewer up to that time."""
         with transaction(self.catalogue) as connection:
             return {
                 table.name: connection.execute(
-                    sa.select(sa.func.count()).select_from(table).where(table.c.user_id == user_id)
+                    sa.select(sa.func.count()).select_from(table).where(table.c.user_id == user_id, table.c.at <= until)
                 ).scalar_one()
                 for table in (events, set_aside_events)
             }

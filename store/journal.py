@@ -112,7 +112,7 @@ class Journal:
         with self.catalogue._begin() as connection:
             until = self.log.tombstones.until(connection, {row["user_id"] for row in rows})
         if until:
-            self._replace(key, [row for row in rows if row["at"] > until.get(row["user_id"], -1.0)])
+            self._replace(key, [row for row in rows if row["at"] > until.get(row["user_id"], -math.inf)])
 
     def _replace(self, key: str, rows: list[dict[str, Any]]) -> None:
         if rows:
@@ -141,14 +141,18 @@ class Journal:
                 self._oldest[key] = min((row["at"] for row in kept), default=math.inf)
         return removed
 
-    def held_of(self, user_id: str) -> dict[str, int]:
-        """How many rows of a viewer each segment holds, by key; segments without any are left out."""
+    def held_of(self, user_id: str, until: float) -> dict[str, int]:
+        """How many rows of a viewer up to that time each segment holds, by key; segments without any are left out."""
         found: dict[str, int] = {}
         for name in _EVENTS:
             for key, rows in self._segments(name):
-                if count := sum(row["user_id"] == user_id for row in rows):
+                if count := sum(row["user_id"] == user_id and row["at"] <= until for row in rows):
                     found[key] = count
         return found
+
+    def segments(self) -> int:
+        """How many segments of events there are."""
+        return sum(1 for name in _EVENTS for _ in self.objects.list(f"journal/{name}/"))
 
     def restore(self) -> dict[str, int]:
         """Bring into the catalogue what the journal has and it has not: how many rows of each table were new, and how
