@@ -30,6 +30,7 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
     began = time.time()
     log.tombstones.prepare(objects)
     removed = {f"database/{name}": count for name, count in log.remove_viewer(user, began).items()}
+    emptied = log.empty_write_ahead_log()
     tombstone = log.tombstones.save(objects, user)
     until = log.tombstones.until_of(user)
     assert until is not None
@@ -47,5 +48,6 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
         "until": until,
         "removed": {place: count for place, count in removed.items() if count},
         "found": found,
+        "write_ahead_log_emptied": emptied,
         "scanned": {"tables": 2, "segments": journal.segments()},
     }

@@ -231,6 +231,17 @@ class EventLog:
         with transaction(self.catalogue) as connection:
             return connection.execute(sa.select(sa.func.max(events.c.sequence))).scalar_one_or_none() or 0
 
+    def views_after(self, sequence: int, limit: int = 50_000) -> list[tuple[int, str, float]]:
+        """(sequence, video, watched seconds) of the first `limit` measured views with a sequence above this one."""
+        query = (
+            sa.select(events.c.sequence, events.c.video_id, events.c.watched_seconds)
+            .where(events.c.sequence > sequence, events.c.kind == "view", events.c.watched_seconds.is_not(None))
+            .order_by(events.c.sequence)
+            .limit(limit)
+        )
+        with transaction(self.catalogue) as connection:
+            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
     def days(self) -> dict[int, int]:
         """How many events lie on each day (days since the epoch, UTC)."""
         day = sa.cast(sa.func.floor(events.c.at / 86_400), sa.Integer).label("day")
@@ -319,13 +330,18 @@ class EventLog:
             self.tombstones.put(connection, user_id, until, now)
             for table in (events, set_aside_events):
                 removed[table.name] = connection.execute(sa.delete(table).where(table.c.user_id == user_id)).rowcount
-        if self.catalogue.engine.dialect.name == "sqlite":
-            with self.catalogue._database(), self.catalogue.engine.connect() as plain:
-                # Outside of a transaction: the write-ahead log holds the rows until it is emptied.
-                raw = plain.connection.driver_connection
-                assert raw is not None
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed
+
+    def empty_write_ahead_log(self) -> bool:
+        """SQLite: its write-ahead log still holds what was deleted, until it is emptied; false when readers kept it
+        from being so. True on other databases, where there is nothing to do here."""
+        if self.catalogue.engine.dialect.name != "sqlite":
+            return True
+        with self.catalogue._database(), self.catalogue.engine.connect() as plain:
+            # By the driver itself: it must not run inside of a transaction.
+            driver = plain.connection.driver_connection
+            assert driver is not None
+            return bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
     def remove_before(self, at: float) -> dict[str, int]:
         """Delete events older than this time: how many of each table."""

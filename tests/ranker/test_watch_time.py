@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranker.events import Event, value
+from ranker.watch_norms import NormsFollower
 from ranker.watch_time import (
     NO_NORMS,
     Habit,
@@ -19,7 +20,8 @@ from ranker.watch_time import (
     norms_as_json,
     norms_from_json,
 )
-from tests.ranker.builders import NOON, video_id
+from store.event_log import EventLog
+from tests.ranker.builders import NOON, World, video_id
 
 seconds = st.floats(0, 1e5)
 durations = st.floats(0.05, 2e4)
@@ -152,3 +154,19 @@ def test_damaged_norms_are_refused() -> None:
         norms_from_json({"64/0": 3})
     with pytest.raises(ValueError):
         norms_from_json({"1/1": -3})
+
+
+def test_norms_follow_the_log(world: World) -> None:
+    world.enter("v")
+    one, other = NormsFollower(EventLog(world.catalogue)), NormsFollower(EventLog(world.catalogue))
+    assert one.refresh() == 0
+    for number in range(6):
+        world.happens(f"u{number}", "v", "view", watched=3.0 * number)
+    assert one.refresh() == 6
+    world.happens("late", "v", "view", watched=9.0, at=NOON - 1e6)
+    world.happens("late", "v", "like")
+    before = one.norms
+    assert (one.refresh(), other.refresh(), one.refresh()) == (1, 7, 0)
+    assert (one.norms.counts == other.norms.counts).all()
+    assert (before.views, one.norms.views) == (6, 7)
+    assert one.norms.measured(20.0) == 7

@@ -164,6 +164,26 @@ def test_a_database_of_before_gets_its_columns_and_indices(tmp_path: Path) -> No
     assert {"ix_events_user_at", "ix_events_at"} <= indices
 
 
+def test_a_column_that_is_missing_is_added_on_either_database(catalogue: Catalogue) -> None:
+    user = somebody()
+    EventLog(catalogue).add([event(user)])
+    with catalogue.engine.begin() as connection:
+        for column in ("session", "loops"):
+            connection.exec_driver_sql(f"ALTER TABLE events DROP COLUMN {column}")
+    opened = EventLog(Catalogue(catalogue.engine.url.render_as_string(hide_password=False)))
+    assert opened.add([event(user, session="s", loops=4)]) == 1
+    assert [(item.session, item.loops) for item in opened.of(user)] == [("", None), ("s", 4)]
+
+
+def test_views_are_followed_alone(catalogue: Catalogue) -> None:
+    log = EventLog(catalogue)
+    start = log.highest()
+    log.add([event(somebody()), event(somebody(), kind="like"), event(somebody(), watched_seconds=None)])
+    [(sequence, video, watched)] = log.views_after(start)
+    assert (sequence > start, video, watched) == (True, VIDEO, 2.0)
+    assert log.views_after(sequence) == []
+
+
 def test_more_than_5000_events_a_second(tmp_path: Path) -> None:
     log = EventLog(Catalogue(f"sqlite:///{tmp_path / 'c.sqlite3'}"))
     many = [event(f"u{number % 50}", at=float(number), id=f"e{number}") for number in range(2 * CHUNK + 1)]
@@ -175,6 +195,7 @@ def test_more_than_5000_events_a_second(tmp_path: Path) -> None:
 def forget(log: EventLog, objects: LocalObjects, user: str, now: float) -> None:
     log.tombstones.prepare(objects)
     log.remove_viewer(user, now)
+    assert log.empty_write_ahead_log()
     log.tombstones.save(objects, user)
 
 
