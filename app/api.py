@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from app.access import Access, check_bind
 from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
+from app.event_routes import event_routes
 from app.guard import Guard
 from app.intaking import Intaking
 from app.monitoring_routes import monitoring_routes
@@ -75,6 +76,7 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(presigned_routes(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("upload"))])
     api.include_router(tus_routes(intaking, access), prefix="/api/v1")
     api.include_router(_videos(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("read"))])
+    api.include_router(event_routes(reelsense, access), prefix="/api/v1")
     api.include_router(_viewers(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("recommend"))])
     # An object store has no key: it sends the secret of `incoming.notification_secret`.
     api.include_router(notification_routes(reelsense), prefix="/api/v1")
@@ -140,17 +142,6 @@ def _videos(reelsense: ReelSense) -> APIRouter:
 
 def _viewers(reelsense: ReelSense) -> APIRouter:
     router = APIRouter(tags=["viewers"])
-
-    @router.post("/events", status_code=201)
-    def event(
-        user: Annotated[str, Body()],
-        video: Annotated[str, Body()],
-        kind: Annotated[str, Body()],
-        watched: Annotated[float | None, Body()] = None,
-        at: Annotated[float | None, Body()] = None,
-    ) -> dict[str, Any]:
-        """Record what a viewer did."""
-        return reelsense.event(user, video, kind, watched, at)
 
     @router.get("/viewers/{user}/profile")
     def profile(user: str) -> dict[str, Any]:

@@ -379,8 +379,10 @@ def settings(data: Data = None, as_json: Json = False) -> None:
 
 def _add_groups() -> None:
     """The groups of commands that have modules of their own; those import this one."""
+    from app import event_commands
     from app.incoming_commands import incoming
 
+    event_commands.add_to(app)
     app.add_typer(incoming, name="incoming")
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from ranker.video_table import VideoTable
+    from store.event_log import EventLog
     from workers.graph import Graph
 
 MOST_RESULTS = 10_000
@@ -89,6 +90,13 @@ class ReelSense:
     def catalogue(self) -> Catalogue:
         """The catalogue database."""
         return Catalogue(self.settings.database_url())
+
+    @cached_property
+    def event_log(self) -> EventLog:
+        """The log of what viewers did."""
+        from store.event_log import EventLog
+
+        return EventLog(self.catalogue)
 
     @cached_property
     def celery(self) -> Celery:
@@ -378,20 +386,29 @@ class ReelSense:
     # --- viewers -----------------------------------------------------------------------------------------------------
 
     def event(
-        self, user: str, video_id: str, kind: str, watched: float | None, at: float | None = None
+        self, user: str, video_id: str, kind: str, watched: float | None, at: float | None = None, **where: Any
     ) -> dict[str, Any]:
-        """Record what a viewer did. It counts in the next feed."""
-        from ranker.events import Event, record
+        """Record what a viewer did; `where` are the other fields of `ranker.events.Event`. It counts in the next feed,
+        unless it is set aside (docs/behaviour.md). Raises `event.forgotten`."""
+        from ranker.cleaning import take_one
+        from ranker.events import Event
 
         video = self.catalogue.video(video_id)
-        event = Event.checked(user=user, video=video.id, kind=kind, watched_seconds=watched, at=at)
-        return {"event": event.model_dump(mode="json"), "new": record(self.catalogue, event)}
+        event = Event.checked(user=user, video=video.id, kind=kind, watched_seconds=watched, at=at, **where)
+        outcome = take_one(self.catalogue, event)
+        return {
+            "event": event.model_dump(mode="json"),
+            "new": outcome.state == "new",
+            "set_aside": None
+            if outcome.verdict is None
+            else {"reason": outcome.verdict.reason, "detail": outcome.verdict.detail},
+        }
 
     def profile(self, user: str) -> dict[str, Any]:
         """What is known of a viewer. Raises `user.unknown`."""
         from ranker.profiles import build, describe
 
-        events = self.catalogue.events(user)
+        events = self.event_log.of(user)
         if not events:
             raise InputError("user.unknown", f"No event of the viewer {user!r} is known.")
         table = self.table
@@ -402,7 +419,7 @@ class ReelSense:
         from ranker.recommend import recommend
 
         with measurements.timed("reelsense_feed_seconds"):
-            found = recommend(self.catalogue.events(user), self.table, _count(k), time.time())
+            found = recommend(self.event_log.of(user), self.table, _count(k), time.time())
             return {"user": user, "items": self._titled(found)}
 
     def _titled(self, items: Iterable[Any]) -> list[dict[str, Any]]:

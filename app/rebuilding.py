@@ -57,6 +57,8 @@ def rebuild(reelsense: ReelSense) -> dict[str, Any]:
         "unreadable": unreadable,
         "ready": sum(state == "ready" for state, _ in states.values()),
         "events": journal["events"],
+        "set_aside": journal["set-aside"],
+        "forgotten": journal["forgotten"],
         "publications": journal["publications"],
         "choices": journal["choices"],
     }

@@ -300,6 +300,8 @@ def show_event(document: dict[str, Any]) -> None:
     """One line."""
     event = document["event"]
     known = "" if document["new"] else " (known already)"
+    if document["set_aside"] is not None:
+        known = f" (set aside, {document['set_aside']['reason']}: {document['set_aside']['detail']})"
     console().print(f"recorded: {event['user']} {event['kind']} {event['video'][:SHORT_ID]}{known}", markup=False)
 
 

@@ -79,6 +79,7 @@ def train_fusion(
     from fusion.trained import TrainedFusion
     from fusion.training import TrainingConfig, train
     from ranker.engagement import finished_histories, finished_together
+    from store.event_log import EventLog
     from workers.stages import token_space
 
     videos = _training_videos(reelsense)
@@ -91,7 +92,7 @@ def train_fusion(
     if not widths:
         raise InputError("fusion.too_few_videos", "No video has tokens to learn from yet.", hint="Add videos first.")
     durations = {video: _duration(reelsense, video) for video in videos}
-    histories = finished_histories(reelsense.catalogue.all_events(), durations)
+    histories = finished_histories(EventLog(reelsense.catalogue).all(), durations)
     try:
         given = {"seed": seed, **_device(reelsense)} | ({} if steps is None else {"steps": steps})
         config = TrainingConfig.model_validate(given)

@@ -19,7 +19,7 @@ Pair = tuple[str, str]
 def finished_histories(events: Iterable[StoredEvent], durations: Mapping[str, float]) -> list[list[str]]:
     """What each viewer finished or approved of, once each, by time; viewers of one video or none are left out.
 
-    `events` are sorted by viewer, then by time (`Catalogue.all_events`); `durations` in seconds by video. Videos that
+    `events` are sorted by viewer, then by time (`EventLog.all`); `durations` in seconds by video. Videos that
     are not in it are passed over.
     """
     found = (

@@ -1,4 +1,4 @@
-"""The catalogue: which videos there are, how far each stage is, what viewers did.
+"""The catalogue: which videos there are and how far each stage is.
 
 SQLite on one machine, PostgreSQL on many.
 
@@ -71,20 +71,6 @@ publications = sa.Table(
     sqlite_autoincrement=True,
 )
 
-events = sa.Table(
-    "events",
-    tables,
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("user_id", sa.String(200), nullable=False, index=True),
-    sa.Column("video_id", sa.String(32), nullable=False, index=True),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("watched_seconds", sa.Float),
-    sa.Column("at", sa.Float, nullable=False),
-    sqlite_autoincrement=True,
-)
-
-
 choices = sa.Table(
     "choices",
     tables,
@@ -136,7 +122,8 @@ class Publication(BaseModel):
 
 
 class StoredEvent(BaseModel):
-    """A row of `events`."""
+    """A row of `events` (`store.event_log`). `loops`: how often the video began anew; the texts name where it happened,
+    empty: unknown."""
 
     sequence: int = 0
     id: str
@@ -145,6 +132,13 @@ class StoredEvent(BaseModel):
     kind: str
     watched_seconds: float | None
     at: float
+    loops: int | None = None
+    session: str = ""
+    device: str = ""
+    os: str = ""
+    network: str = ""
+    region: str = ""
+    language: str = ""
 
 
 class RunKey(BaseModel, frozen=True):
@@ -445,37 +439,6 @@ class Catalogue:
         )
         with self._begin() as connection:
             return [Publication.model_validate(row._asdict()) for row in connection.execute(query)]
-
-    # --- events ------------------------------------------------------------------------------------------------------
-
-    def add_events(self, new: Sequence[StoredEvent]) -> int:
-        """Append events; one whose id is known already is skipped. Returns how many were new."""
-        added = 0
-        with self._begin() as connection:
-            for event in new:
-                result = connection.execute(
-                    _insert(connection, events)
-                    .values(event.model_dump(exclude={"sequence"}))
-                    .on_conflict_do_nothing(index_elements=["id"])
-                    .returning(events.c.sequence)
-                )
-                added += len(result.all())
-        return added
-
-    def events(self, user_id: str) -> list[StoredEvent]:
-        """All events of one user, by time and then by arrival."""
-        query = sa.select(events).where(events.c.user_id == user_id).order_by(events.c.at, events.c.sequence)
-        with self._begin() as connection:
-            return [StoredEvent.model_validate(row._asdict()) for row in connection.execute(query)]
-
-    def all_events(self) -> Iterator[StoredEvent]:
-        """All events of all users, by user, then by time and arrival. One user's at a time are in memory."""
-        with self._begin() as connection:
-            users = (
-                connection.execute(sa.select(events.c.user_id).distinct().order_by(events.c.user_id)).scalars().all()
-            )
-        for user in users:
-            yield from self.events(user)
 
 
 def _is(key: RunKey) -> sa.ColumnElement[bool]:

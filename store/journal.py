@@ -2,24 +2,29 @@
 
 Artifacts, sources and words are objects already. Events, the times of publications, which learnt models and which
 encoding are served, and what each encoding is, live in the database alone; the sweep copies them out, a segment of JSON
-lines for what is new since the last time. A segment is never changed, and reading one twice adds nothing: events have
+lines for what is new since the last time. A segment is not changed, and reading one twice adds nothing: events have
 ids, publications are named by their video.
 
-    journal/events/TIME-FIRST-LAST.jsonl   journal/publications/TIME-FIRST-LAST.jsonl
-    journal/choices.json                   journal/encodings.json
+    journal/events/TIME-FIRST-LAST.jsonl      journal/publications/TIME-FIRST-LAST.jsonl   journal/choices.json
+    journal/set-aside/TIME-FIRST-LAST.jsonl   journal/encodings.json   journal/forgotten/DIGEST.json (store.tombstones)
+
+The one exception: segments of events are rewritten without the events of a viewer who is forgotten, and without those
+that are older than they may be.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
-from store.catalogue import Catalogue, _create_tables, _insert, events, publications, tables
+from store.catalogue import Catalogue, _create_tables, _insert, publications, tables
 from store.errors import InputError
+from store.event_log import EventLog, events, set_aside_events
 from store.jobs import Jobs
 from store.objects import ObjectStore
 
@@ -28,7 +33,8 @@ ENCODINGS_KEY = "journal/encodings.json"
 # The mark of a database that has had choices: where it has none now, they were taken back, not lost.
 CHOICES_MARK = "choices"
 MOST_ROWS = 20_000
-_JOURNALED: dict[str, sa.Table] = {"events": events, "publications": publications}
+_EVENTS: dict[str, sa.Table] = {"events": events, "set-aside": set_aside_events}
+_JOURNALED: dict[str, sa.Table] = {**_EVENTS, "publications": publications}
 
 marks = sa.Table(
     "journal_marks",
@@ -53,6 +59,9 @@ class Journal:
         self.jobs = Jobs(catalogue)
         self._written: dict[str, Any] = {}
         self._highest: dict[str, int] = {}
+        self.log = EventLog(catalogue)
+        # The oldest event of each segment that was read for its age.
+        self._oldest: dict[str, float] = {}
         with catalogue._database():
             _create_tables(catalogue.engine)
 
@@ -98,8 +107,10 @@ class Journal:
             if not rows:
                 break
             first, mark = rows[0]["sequence"], rows[-1]["sequence"]
-            lines = "".join(json.dumps({k: v for k, v in row.items() if k != "sequence"}) + "\n" for row in rows)
-            self.objects.put(f"journal/{name}/{time.time_ns():020d}-{first}-{mark}.jsonl", lines.encode())
+            key = f"journal/{name}/{time.time_ns():020d}-{first}-{mark}.jsonl"
+            self.objects.put(key, _lines(rows))
+            if name in _EVENTS:
+                self._drop_forgotten(key, rows)
             self._mark(name, mark)
             written += len(rows)
         return written
@@ -116,10 +127,60 @@ class Journal:
                 insert.on_conflict_do_update(index_elements=["name"], set_={"sequence": insert.excluded.sequence})
             )
 
+    def _drop_forgotten(self, key: str, rows: list[dict[str, Any]]) -> None:
+        """Somebody may have been forgotten between reading the rows and writing the segment: then whoever removed them
+        from the journal did not see it. Their tombstone came before that, so looking now is late enough."""
+        with self.catalogue._begin() as connection:
+            until = self.log.tombstones.until(connection, {row["user_id"] for row in rows})
+        if until:
+            self._replace(key, [row for row in rows if row["at"] > until.get(row["user_id"], -math.inf)])
+
+    def _replace(self, key: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self.objects.put(key, _lines(rows))
+        else:
+            self.objects.delete(key)
+
+    def remove_viewer(self, user_id: str, until: float) -> dict[str, int]:
+        """Rewrite the segments that hold events of this viewer up to that time, without them: how many rows each lost,
+        by key."""
+        return self._remove(lambda row: row["user_id"] == user_id and row["at"] <= until)
+
+    def remove_before(self, at: float) -> dict[str, int]:
+        """The same for events older than `at`. A segment is read once, and again when its oldest event has that age."""
+        young = {key for key, oldest in self._oldest.items() if oldest >= at}
+        return self._remove(lambda row: row["at"] < at, passed_over=young)
+
+    def _remove(self, gone: Callable[[dict[str, Any]], bool], passed_over: Collection[str] = ()) -> dict[str, int]:
+        removed: dict[str, int] = {}
+        for name in _EVENTS:
+            for key, rows in self._segments(name, passed_over):
+                kept = [row for row in rows if not gone(row)]
+                if len(kept) < len(rows):
+                    self._replace(key, kept)
+                    removed[key] = len(rows) - len(kept)
+                self._oldest[key] = min((row["at"] for row in kept), default=math.inf)
+        return removed
+
+    def held_of(self, user_id: str, until: float) -> dict[str, int]:
+        """How many rows of a viewer up to that time each segment holds, by key; segments without any are left out."""
+        found: dict[str, int] = {}
+        for name in _EVENTS:
+            for key, rows in self._segments(name):
+                if count := sum(row["user_id"] == user_id and row["at"] <= until for row in rows):
+                    found[key] = count
+        return found
+
+    def segments(self) -> int:
+        """How many segments of events there are."""
+        return sum(1 for name in _EVENTS for _ in self.objects.list(f"journal/{name}/"))
+
     def restore(self) -> dict[str, int]:
         """Bring into the catalogue what the journal has and it has not: how many rows of each table were new, and how
-        many choices. Choices that the catalogue has made are left as they are."""
+        many choices. Choices that the catalogue has made are left as they are; forgotten viewers stay forgotten."""
+        forgotten = self.log.tombstones.restore(self.objects)
         restored = {name: self._restore_table(name) for name in _JOURNALED}
+        restored["forgotten"] = forgotten
         restored["choices"] = 0
         self.jobs.know(self._read_whole(ENCODINGS_KEY))
         if not self.catalogue.choices() and not self._marked(CHOICES_MARK):
@@ -141,7 +202,10 @@ class Journal:
         table = _JOURNALED[name]
         known = {column.name for column in table.columns}
         added = 0
-        for rows in self._segments(name):
+        for _, rows in self._segments(name):
+            if name in _EVENTS:
+                added += self.log.restore(table, rows)
+                continue
             with self.catalogue._begin() as connection:
                 for row in rows:
                     values = {column: value for column, value in row.items() if column in known}
@@ -155,6 +219,12 @@ class Journal:
             self._mark(name, highest)
         return added
 
-    def _segments(self, name: str) -> Iterator[list[dict[str, Any]]]:
-        for item in self.objects.list(f"journal/{name}/"):
-            yield [json.loads(line) for line in self.objects.get(item.key).splitlines() if line]
+    def _segments(self, name: str, passed_over: Collection[str] = ()) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Key and rows of every segment, in the order in which they were written."""
+        for item in list(self.objects.list(f"journal/{name}/")):
+            if item.key not in passed_over:
+                yield item.key, [json.loads(line) for line in self.objects.get(item.key).splitlines() if line]
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps({k: v for k, v in row.items() if k != "sequence"}) + "\n" for row in rows).encode()

@@ -186,6 +186,9 @@ class Settings(BaseSettings):
     )
     incoming: IncomingSettings = Field(default_factory=IncomingSettings)
     history_days: float = Field(14.0, gt=0, description="How long the timelines of videos and past rates are kept.")
+    event_retention_days: float = Field(
+        0.0, ge=0, description="How long events of viewers are kept, in days; 0 keeps them for ever."
+    )
     limits: Limits = Field(default_factory=Limits)
     intake: Intake = Field(default_factory=Intake)
     reembed: Reembedding = Field(default_factory=Reembedding)

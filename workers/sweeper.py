@@ -25,6 +25,7 @@ from workers.reporting import reporting
 RESEND_SECONDS = 60.0
 JOURNAL_SECONDS = 60.0
 JOBS_SECONDS = 1.0
+RETENTION_SECONDS = 3600.0
 
 
 class Sweeper:
@@ -41,6 +42,8 @@ class Sweeper:
         self.next = 0.0
         self.next_journal = 0.0
         self.next_jobs = 0.0
+        self.retention_days = settings.event_retention_days
+        self.next_retention = 0.0
         # The first sweep resends at once: whatever was queued before may have died with its broker.
         self.resend_after = 0.0
 
@@ -59,6 +62,8 @@ class Sweeper:
             self.say(f"sweep: {error.code}: {error.message}")
         if time.monotonic() >= self.next_journal:
             self.write_journal()
+        if self.retention_days > 0 and time.monotonic() >= self.next_retention:
+            self.drop_old_events()
         self.next = time.monotonic() + self.seconds
 
     def write_journal(self) -> None:
@@ -68,6 +73,19 @@ class Sweeper:
             self.journal.write()
         except PassingError as error:
             self.say(f"journal: {error.code}: {error.message}")
+
+    def drop_old_events(self) -> None:
+        """Delete the events that are older than they may be, from the database and from the journal."""
+        self.next_retention = time.monotonic() + RETENTION_SECONDS
+        oldest = time.time() - self.retention_days * 86_400.0
+        try:
+            removed = sum(self.journal.log.remove_before(oldest).values())
+            rewritten = self.journal.remove_before(oldest)
+        except PassingError as error:
+            self.say(f"retention: {error.code}: {error.message}")
+            return
+        if removed or rewritten:
+            self.say(f"retention: deleted {removed} old events, and from {len(rewritten)} segments of the journal")
 
     def has_jobs(self) -> bool:
         """Whether a re-embedding job is open; asks the catalogue once in `JOBS_SECONDS` and says no in between."""

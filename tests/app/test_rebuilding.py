@@ -11,6 +11,7 @@ import pytest
 from app.operations import ReelSense
 from app.rebuilding import rebuild
 from store.catalogue import Catalogue
+from store.event_log import EventLog
 from store.jobs import ENCODING
 from store.journal import Journal, record_key
 from store.settings import load_settings
@@ -65,8 +66,8 @@ def test_nothing_is_computed_again_and_answers_are_the_same(whole: Path, lost: P
     assert (document["events"], document["publications"], document["probed"], document["unreadable"]) == (2, 3, [], [])
     after = Catalogue(load_settings(data=lost).database_url())
     assert after.videos() == before.videos()
-    assert [event.model_dump() for event in after.events("ann")] == [
-        event.model_dump() for event in before.events("ann")
+    assert [event.model_dump() for event in EventLog(after).of("ann")] == [
+        event.model_dump() for event in EventLog(before).of("ann")
     ]
     assert feed(lost, "recommend", "ann") == feed(whole, "recommend", "ann")
     assert feed(lost, "similar", first) == feed(whole, "similar", first)
@@ -105,7 +106,7 @@ def test_a_rebuilt_catalogue_goes_on_journaling_what_is_new(lost: Path) -> None:
     shutil.move(lost / "catalogue.sqlite3", lost / "aside")
     again = ReelSense(load_settings(data=lost))
     assert rebuild(again)["events"] == 3
-    assert [event.user_id for event in again.catalogue.events("ben")] == ["ben"]
+    assert [event.user_id for event in EventLog(again.catalogue).of("ben")] == ["ben"]
 
 
 def test_what_is_served_after_a_reembedding_is_served_again(lost: Path) -> None:

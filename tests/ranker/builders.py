@@ -15,6 +15,7 @@ from ranker.events import Event, record
 from ranker.video_table import VideoTable
 from store.artifacts import artifact_key, from_bytes, to_bytes
 from store.catalogue import Catalogue, StoredEvent, Video
+from store.event_log import EventLog
 from store.local_objects import LocalObjects
 from store.records import Artifact, Float32, MediaInfo, Metadata, Modality, Phrase, PublishedAttributes, Tokens
 
@@ -147,7 +148,7 @@ class World:
         """Record an event; all events of the user after it."""
         event = Event.checked(user=user, video=video_id(name), kind=kind, watched_seconds=watched, at=at, now=NOON)
         assert record(self.catalogue, event)
-        return self.catalogue.events(user)
+        return EventLog(self.catalogue).of(user)
 
 
 def two_tastes(world: World, each: int = 6) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ranker.events import KINDS, Event, record, value
 from store.errors import InputError, NotFoundError
+from store.event_log import EventLog
 from tests.ranker.builders import NOON, World, video_id
 
 VIDEO = video_id("any")
@@ -120,7 +121,7 @@ def test_an_event_is_stored_once(world: World) -> None:
     event = viewed(3.0)
     assert record(world.catalogue, event) is True
     assert record(world.catalogue, event) is False
-    [stored] = world.catalogue.events("ana")
+    [stored] = EventLog(world.catalogue).of("ana")
     assert (stored.id, stored.video_id, stored.kind, stored.watched_seconds, stored.at) == (
         event.id, VIDEO, "view", 3.0, NOON,
     )  # fmt: skip
@@ -130,4 +131,4 @@ def test_an_event_of_a_video_nobody_added_is_refused(world: World) -> None:
     with pytest.raises(NotFoundError) as raised:
         record(world.catalogue, viewed(3.0))
     assert raised.value.code == "video.unknown"
-    assert world.catalogue.events("ana") == []
+    assert EventLog(world.catalogue).of("ana") == []

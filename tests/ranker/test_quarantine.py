@@ -10,6 +10,7 @@ from ranker.search import search
 from ranker.similar import similar
 from store.administration import Actor, Administration
 from store.errors import NotFoundError
+from store.event_log import EventLog
 from tests.ranker.builders import NOON, World
 
 ANA = Actor("ana", "cli")
@@ -63,6 +64,6 @@ def test_what_was_watched_in_quarantine_says_nothing(world: World) -> None:
 
     record(world.catalogue, event)
     world.table.refresh()
-    items = recommend(world.catalogue.events("u"), world.table, 10, NOON)
+    items = recommend(EventLog(world.catalogue).of("u"), world.table, 10, NOON)
     assert bad not in {item.as_json()["video"] for item in items}
     assert all(reason.get("video") != bad for item in items for reason in item.as_json()["reasons"])

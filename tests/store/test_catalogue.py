@@ -15,6 +15,7 @@ import pytest
 
 from store.catalogue import Catalogue, RunKey, StoredEvent, Video
 from store.errors import InputError, NotFoundError, PassingError
+from store.event_log import EventLog
 from store.records import MediaInfo, Metadata
 from tests.store.servers import free_port
 
@@ -232,9 +233,9 @@ def test_events_come_back_in_time_order_and_once(catalogue: Catalogue) -> None:
         StoredEvent(id=new_id(), user_id=user, video_id="v", kind="view", watched_seconds=1.0, at=at)
         for at in (9.0, 3.0)
     )
-    assert catalogue.add_events([late, early]) == 2
-    assert catalogue.add_events([late]) == 0
-    assert [event.at for event in catalogue.events(user)] == [3.0, 9.0]
+    assert EventLog(catalogue).add([late, early]) == 2
+    assert EventLog(catalogue).add([late]) == 0
+    assert [event.at for event in EventLog(catalogue).of(user)] == [3.0, 9.0]
 
 
 def test_a_database_that_is_away_is_a_passing_error(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from store.catalogue import RunKey, Video
 from store.errors import ReelsenseError
+from store.event_log import EventLog
 from store.jobs import Job
 from store.settings import Settings, load_settings
 from tests import clips
@@ -136,7 +137,7 @@ def test_a_viewer_s_feed_and_profile_switch_together(house: JobHouse, encoders: 
     reelsense = ReelSense(house.settings)
     liked = house.catalogue.videos()[0].id
     reelsense.event("ana", liked, "like", None)
-    events = house.catalogue.events("ana")
+    events = EventLog(house.catalogue).of("ana")
     reembedding.start(house.graph, FEWER_FRAMES, "ana")
     house.play(encoders, ("complete",))
     for act in (lambda: None, lambda: reembedding.switch(house.graph, house.job(), "ana"), lambda: rolled(house)):

@@ -1,0 +1,53 @@
+"""`reelsense forget`: a viewer's events are deleted everywhere, and what was done is proved.
+
+In this order, so that a crash between two steps leaves the viewer refused and the rest to be done again:
+tombstone and rows of the database (one transaction), tombstone in object storage, segments of the journal. Then all is
+read again, and the proof says what was found: nothing. The proof names the viewer by the keyed hash alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from store.errors import InputError, PassingError
+from store.journal import Journal
+
+if TYPE_CHECKING:
+    from app.operations import ReelSense
+
+LONGEST_NAME = 200
+
+
+def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
+    """Forget a viewer. The proof: `digest`, `until` (acts up to then are never taken again), `removed` rows by place,
+    and `found` rows by place after it, which is empty. May be run again. Raises `request.invalid`, and
+    `store.unavailable` or `database.unavailable`, after which it has to be run again."""
+    if not (0 < len(user) <= LONGEST_NAME and user.isprintable()):
+        raise InputError("request.invalid", f"A viewer's name has 1 to {LONGEST_NAME} printable characters.")
+    log, objects = reelsense.event_log, reelsense.objects
+    journal = Journal(objects, reelsense.catalogue)
+    began = time.time()
+    log.tombstones.prepare(objects)
+    removed = {f"database/{name}": count for name, count in log.remove_viewer(user, began).items()}
+    emptied = log.empty_write_ahead_log()
+    tombstone = log.tombstones.save(objects, user)
+    until = log.tombstones.until_of(user)
+    assert until is not None
+    removed |= journal.remove_viewer(user, until)
+    found = {f"database/{name}": count for name, count in log.held_of(user, until).items() if count}
+    found |= journal.held_of(user, until)
+    if found:
+        raise PassingError(
+            "store.unavailable", f"Events are still found in {sorted(found)[0]}.", hint="Run `reelsense forget` again."
+        )
+    return {
+        "digest": tombstone.rpartition("/")[2].removesuffix(".json"),
+        "tombstone": tombstone,
+        "forgotten_at": began,
+        "until": until,
+        "removed": {place: count for place, count in removed.items() if count},
+        "found": found,
+        "write_ahead_log_emptied": emptied,
+        "scanned": {"tables": 2, "segments": journal.segments()},
+    }
