@@ -388,7 +388,8 @@ class ReelSense:
 
     def profile(self, user: str) -> dict[str, Any]:
         """What is known of a viewer. Raises `user.unknown`."""
-        from ranker.profiles import build, describe
+        from ranker.profile_view import describe
+        from ranker.profiles import build
 
         events = self.catalogue.events(user)
         if not events:

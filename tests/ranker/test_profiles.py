@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranker.events import KINDS, Event
+from ranker.profile_view import describe
 from ranker.profiles import (
     LONG_HALF_LIFE_SECONDS,
     RECENT_HALF_LIFE_SECONDS,
     Profile,
     build,
-    describe,
     fold,
     watched_of,
     without,
