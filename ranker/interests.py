@@ -73,10 +73,11 @@ def interests_of(
         return ()
     vectors = np.stack([videos[name].vector for name in names]).astype(np.float64)
     mass = np.array([weights[name] for name in names])
+    weighted = mass[:, None] * vectors
     found = []
     for members in clusters(vectors, mass):
         chosen = [names[place] for place in members]
-        total = mass[members] @ vectors[members]
+        total = weighted[members].sum(axis=0)
         length = float(np.linalg.norm(total))
         if length > 0:
             heaviest = sorted(chosen, key=lambda name: (-weights[name], name))
@@ -89,8 +90,8 @@ def interests_of(
 def clusters(vectors: Float64, weights: Float64, least: float = LEAST_COSINE) -> list[list[int]]:
     """The places of `vectors` [n, dim] (unit), weighted by `weights` [n] (above 0), in groups; see the module.
 
-    Always the two most similar clusters are joined, of equals those that begin first. O(n^2) numbers are kept and
-    O(n^3) compared at worst: for n up to some hundreds.
+    Always the two most similar clusters are joined, of equals those that begin first. O(n^2) numbers are kept: for n up
+    to some hundreds.
     """
     count = len(vectors)
     shares = np.maximum(np.round(weights / weights.max(), WEIGHT_DIGITS), 10.0**-WEIGHT_DIGITS)
@@ -98,8 +99,11 @@ def clusters(vectors: Float64, weights: Float64, least: float = LEAST_COSINE) ->
     alike = np.round(vectors @ vectors.T, 9)
     np.fill_diagonal(alike, -np.inf)
     groups: list[list[int]] = [[place] for place in range(count)]
+    nearest = alike.argmax(axis=1)
+    places = np.arange(count)
     for _ in range(count - 1):
-        one, other = divmod(int(alike.argmax()), count)
+        one = int(alike[places, nearest].argmax())
+        other = int(nearest[one])
         if alike[one, other] < least:
             break
         total = shares[one] + shares[other]
@@ -111,6 +115,9 @@ def clusters(vectors: Float64, weights: Float64, least: float = LEAST_COSINE) ->
         shares[one] = total
         groups[one] += groups[other]
         groups[other] = []
+        # A mean is never above the larger of its two, so only those whose nearest was joined must look again.
+        again = np.flatnonzero((nearest == one) | (nearest == other) | (places == one))
+        nearest[again] = alike[again].argmax(axis=1)
     return [sorted(group) for group in groups if group]
 
 
