@@ -1,4 +1,4 @@
-"""Where a viewer starts of whom nothing is known yet: what others like there, then, on such a device; and what was picked.
+"""Where a viewer starts of whom nothing is known yet: what others like there and then, and what was picked.
 
 The audience. For every region, language, device model and hour of the day, the finished and approved views of all
 viewers are summed: n acts with the sum of their videos' vectors and tags. Where few have watched, the mean of few says
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ranker.circumstances import hour_of, said
 from ranker.events import Event, value
 from ranker.interests import INTEREST_TAGS, Interest
-from ranker.profiles import Profile, video_of, watched_of
+from ranker.profiles import Profile, aged, video_of, watched_of
 from ranker.video_table import Snapshot
 from store.catalogue import StoredEvent
 
@@ -120,6 +120,7 @@ def _groups_of(event: Event | StoredEvent) -> list[tuple[str, str]]:
 def starting_profile(
     audience: Audience,
     snapshot: Snapshot,
+    now: float,
     *,
     region: str = "",
     language: str = "",
@@ -127,14 +128,14 @@ def starting_profile(
     hour: int | None = None,
     picks: Picks | None = None,
 ) -> Profile:
-    """The profile of a viewer without events: no event, nothing seen, and the interests that were picked.
+    """The profile of a viewer without events at the time `now`: nothing seen, and the interests that were picked.
 
     What is empty, None or known of nobody is left out; of nobody at all comes an empty profile.
     """
     wanted = [("region", region), ("language", language), ("device", device)]
     wanted = [*wanted, ("hour", "" if hour is None else str(hour % 24))]
     known = [audience.groups[group] for group in wanted if group in audience.groups]
-    profile = Profile()
+    profile = Profile(as_of=now)
     if audience.everyone.acts:
         shrunk = [_shrunk(taste, audience.everyone) for taste in known] or [audience.everyone.mean()]
         vector = np.mean([mean for mean, _ in shrunk], axis=0)
@@ -150,7 +151,9 @@ def starting_profile(
 
 
 def blended(own: Profile, start: Profile) -> Profile:
-    """The viewer's own profile with as much of the start as it leaves room for; see `share_of_start`."""
+    """The viewer's own profile, at the time of the start if that is later, with as much of the start as it leaves room
+    for (`share_of_start`): who was away for a year is half a newcomer."""
+    own = aged(own, max(own.as_of, start.as_of)) if own.events else replace(own, as_of=start.as_of)
     share = share_of_start(own)
     width = max(len(own.long), len(start.long))
     if not start.long_mass > 0 or len(start.long) != width:

@@ -173,7 +173,7 @@ def fold(profile: Profile, event: Event | StoredEvent, video: Watched | None) ->
     """The profile with one more event, which may be older than others already in it. An event of a video that is not
     published counts and marks it as seen; it says nothing of interest until the profile is built again."""
     video_id = video_of(event)
-    moved = _aged(profile, max(profile.as_of, event.at) if profile.events else event.at)
+    moved = aged(profile, max(profile.as_of, event.at) if profile.events else event.at)
     worth = value(event, None if video is None else video.duration)
     counted = replace(
         moved,
@@ -270,7 +270,7 @@ def _remembered(history: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
     return (*history[:place], entry, *history[place:])[:KEPT_HISTORY]
 
 
-def _aged(profile: Profile, as_of: float) -> Profile:
+def aged(profile: Profile, as_of: float) -> Profile:
     """The same profile seen from a later time."""
     age = as_of - profile.as_of
     if not profile.events or age <= 0:

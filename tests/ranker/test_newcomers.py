@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -51,8 +52,8 @@ def near(profile: Profile, world: World) -> dict[str, float]:
 def test_a_viewer_starts_with_what_is_liked_where_he_is(tastes: World) -> None:
     snapshot = tastes.table.snapshot
     audience = audience_of(crowd(200, 200), snapshot)
-    french = starting_profile(audience, snapshot, region="FR", language="fr", hour=12)
-    german = starting_profile(audience, snapshot, region="DE")
+    french = starting_profile(audience, snapshot, NOON, region="FR", language="fr", hour=12)
+    german = starting_profile(audience, snapshot, NOON, region="DE")
     assert near(french, tastes)["cooking"] > near(french, tastes)["cars"] + 0.2
     assert near(german, tastes)["cars"] > near(german, tastes)["cooking"] + 0.2
     assert next(iter(french.tags)) in ("cooking", "kitchen")
@@ -66,7 +67,7 @@ def test_a_viewer_starts_with_what_is_liked_where_he_is(tastes: World) -> None:
 def test_few_viewers_say_little(tastes: World) -> None:
     snapshot = tastes.table.snapshot
     audience = audience_of(crowd(1, 300), snapshot)
-    french = starting_profile(audience, snapshot, region="FR")
+    french = starting_profile(audience, snapshot, NOON, region="FR")
     own = 1 / (1 + SHRINKAGE)
     expected = own * watched(tastes, "cooking 0") + (1 - own) * audience.everyone.mean()[0]
     assert np.allclose(french.long, AUDIENCE_MASS * expected)
@@ -90,12 +91,12 @@ def test_nobody_votes_twice_and_refusals_do_not_vote(tastes: World) -> None:
     assert np.array_equal(backwards.everyone.vector, audience.everyone.vector)
 
 
-def test_an_unknown_place_is_everywhere_and_no_audience_is_nobody(tastes: World, world: World) -> None:
+def test_an_unknown_place_is_everywhere_and_no_audience_is_nobody(tastes: World) -> None:
     snapshot = tastes.table.snapshot
     audience = audience_of(crowd(30, 10), snapshot)
-    somewhere = starting_profile(audience, snapshot, region="JP", device="Pixel 9")
+    somewhere = starting_profile(audience, snapshot, NOON, region="JP", device="Pixel 9")
     assert np.allclose(somewhere.long, AUDIENCE_MASS * audience.everyone.mean()[0])
-    nobody = starting_profile(Audience(), snapshot, region="FR")
+    nobody = starting_profile(Audience(), snapshot, NOON, region="FR")
     assert nobody.long_mass == 0
     assert len(nobody.long) == 0
     assert blended(Profile(), nobody).long_mass == 0
@@ -104,7 +105,7 @@ def test_an_unknown_place_is_everywhere_and_no_audience_is_nobody(tastes: World,
 def test_an_empty_catalogue_starts_empty(world: World) -> None:
     snapshot = world.table.snapshot
     audience = audience_of(crowd(3, 3), snapshot)
-    start = starting_profile(audience, snapshot, region="FR", picks=Picks(("cooking",), (video_id("cooking 0"),)))
+    start = starting_profile(audience, snapshot, NOON, region="FR", picks=Picks(("cooking",), (video_id("cooking 0"),)))
     assert start.long_mass == 0
     assert start.interests == ()
 
@@ -113,7 +114,7 @@ def test_picks_are_interests_and_outweigh_the_audience(tastes: World) -> None:
     snapshot = tastes.table.snapshot
     audience = audience_of(crowd(0, 300), snapshot)
     picks = Picks((" Cooking", "never heard of"), (video_id("clouds"), video_id("deleted")))
-    start = starting_profile(audience, snapshot, region="DE", picks=picks)
+    start = starting_profile(audience, snapshot, NOON, region="DE", picks=picks)
     assert [interest.mass for interest in start.interests] == [PICK_MASS, PICK_MASS]
     assert {next(iter(interest.tags)) for interest in start.interests} == {"cooking", "clouds"}
     assert start.long_mass == AUDIENCE_MASS + 2 * PICK_MASS
@@ -124,14 +125,14 @@ def test_picks_are_interests_and_outweigh_the_audience(tastes: World) -> None:
 
 def test_the_start_is_used_only_as_far_as_own_acts_are_few(tastes: World) -> None:
     snapshot = tastes.table.snapshot
-    start = starting_profile(audience_of(crowd(0, 300), snapshot), snapshot, region="DE", picks=Picks(("cars",)))
+    start = starting_profile(audience_of(crowd(0, 300), snapshot), snapshot, NOON, region="DE", picks=Picks(("cars",)))
     own, shares, cooking = Profile(), [], []
     for place in range(60):
         whole = blended(own, start)
         shares.append(share_of_start(own))
         cooking.append(near(whole, tastes)["cooking"] - near(whole, tastes)["cars"])
         assert whole.long_mass == pytest.approx(own.long_mass + shares[-1] * start.long_mass)
-        assert whole.contributions is own.contributions
+        assert dict(whole.contributions) == dict(own.contributions)
         assert whole.seen == own.seen
         own = fold(
             own,
@@ -140,7 +141,7 @@ def test_the_start_is_used_only_as_far_as_own_acts_are_few(tastes: World) -> Non
         )
     assert shares[0] == 1.0
     assert shares[3] == pytest.approx(HALF_MASS / (HALF_MASS + 3.0), rel=1e-4)
-    assert all(later < earlier for earlier, later in zip(shares, shares[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(shares))
     assert cooking[0] < 0 < cooking[6]
     # After sixty acts of his own there is next to nothing left of it.
     whole = blended(own, start)
@@ -154,8 +155,19 @@ def test_refusals_take_room_too_and_a_start_of_another_width_is_left_out(tastes:
     own = build([act("ana", f"cars {place}", "not_interested") for place in range(6)], tastes.table)
     assert share_of_start(own) == pytest.approx(HALF_MASS / (HALF_MASS + 12.0))
     snapshot = tastes.table.snapshot
-    start = starting_profile(Audience(), snapshot, picks=Picks(("cooking",)))
+    start = starting_profile(Audience(), snapshot, NOON, picks=Picks(("cooking",)))
     assert blended(own, start).negative_mass == own.negative_mass
     assert blended(own, start).long_mass == pytest.approx(share_of_start(own) * PICK_MASS)
     narrow = replace(start, long=start.long[:2])
-    assert blended(own, narrow) is own
+    assert blended(own, narrow).long_mass == 0
+
+
+def test_who_was_away_for_a_year_is_half_a_newcomer(tastes: World) -> None:
+    snapshot = tastes.table.snapshot
+    start = starting_profile(Audience(), snapshot, NOON, picks=Picks(("cars",)))
+    own = build([act("ana", f"cooking {place}", at=NOON - 365 * 86_400) for place in range(6)], tastes.table)
+    assert share_of_start(own) == pytest.approx(1 / 3)
+    whole = blended(own, start)
+    assert whole.as_of == NOON
+    assert whole.long_mass == pytest.approx(PICK_MASS, rel=0.01)
+    assert [next(iter(interest.tags)) for interest in whole.interests] == ["cars", "cooking"]
