@@ -144,9 +144,14 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
     router = APIRouter(tags=["viewers"])
 
     @router.get("/viewers/{user}/profile")
-    def profile(user: str) -> dict[str, Any]:
-        """What is known of a viewer's taste."""
-        return reelsense.profile(user)
+    def profile(
+        user: str,
+        points: Annotated[
+            int | None, Query(ge=2, le=1000, description="And the interests over time, at so many moments.")
+        ] = None,
+    ) -> dict[str, Any]:
+        """What is known of a viewer: interests, dislikes, habits, history."""
+        return reelsense.profile(user, points)
 
     @router.get("/viewers/{user}/feed")
     def feed(user: str, k: K = 10) -> dict[str, Any]:

@@ -277,11 +277,18 @@ def event(
 
 
 @app.command()
-def profile(user: User, data: Data = None, as_json: Json = False) -> None:
-    """What is known of a viewer's taste."""
-    from app.tables import show_profile
+def profile(
+    user: User,
+    points: Annotated[
+        int | None, typer.Option("--points", metavar="N", help="And the interests over time, at N moments.")
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """What is known of a viewer: interests, dislikes, habits, history."""
+    from app.profile_tables import show_profile
 
-    answer(as_json, data, lambda reelsense: reelsense.profile(user), show_profile)
+    answer(as_json, data, lambda reelsense: reelsense.profile(user, points), show_profile)
 
 
 @app.command()

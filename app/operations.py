@@ -40,6 +40,7 @@ from store.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
+    from ranker.profile_cache import ProfileCache
     from ranker.video_table import VideoTable
     from store.event_log import EventLog
     from workers.graph import Graph
@@ -404,22 +405,25 @@ class ReelSense:
             else {"reason": outcome.verdict.reason, "detail": outcome.verdict.detail},
         }
 
-    def profile(self, user: str) -> dict[str, Any]:
-        """What is known of a viewer. Raises `user.unknown`."""
-        from ranker.profiles import build, describe
+    @cached_property
+    def profiles(self) -> ProfileCache:
+        """The profiles of the viewers who asked last, always up to the last event."""
+        from ranker.profile_cache import ProfileCache
 
-        events = self.event_log.of(user)
-        if not events:
-            raise InputError("user.unknown", f"No event of the viewer {user!r} is known.")
-        table = self.table
-        return {"user": user, **describe(build(events, table), table)}
+        return ProfileCache(self.catalogue)
+
+    def profile(self, user: str, points: int | None = None) -> dict[str, Any]:
+        """See `app.profiling.profile`."""
+        from app import profiling
+
+        return profiling.profile(self, user, points)
 
     def recommend(self, user: str, k: int) -> dict[str, Any]:
         """A viewer's feed, each video with its score, the terms that add up to it, and the reasons."""
         from ranker.recommend import recommend
 
         with measurements.timed("reelsense_feed_seconds"):
-            found = recommend(self.event_log.of(user), self.table, _count(k), time.time())
+            found = recommend(self.profiles.get(user, table := self.table), table, _count(k), time.time())
             return {"user": user, "items": self._titled(found)}
 
     def _titled(self, items: Iterable[Any]) -> list[dict[str, Any]]:

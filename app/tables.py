@@ -305,15 +305,6 @@ def show_event(document: dict[str, Any]) -> None:
     console().print(f"recorded: {event['user']} {event['kind']} {event['video'][:SHORT_ID]}{known}", markup=False)
 
 
-def show_profile(document: dict[str, Any]) -> None:
-    """A viewer's tags, and counts."""
-    out = console()
-    out.print(f"{document['user']}: {document['events']} events, {len(document['seen'])} videos seen", markup=False)
-    out.print(table("likes", ("tag", "weight"), list(document["tags"].items())[:12]))
-    if document["negative_tags"]:
-        out.print(table("avoids", ("tag", "weight"), list(document["negative_tags"].items())[:12]))
-
-
 def show_feed(document: dict[str, Any]) -> None:
     """The feed with its reasons."""
     out = console()
