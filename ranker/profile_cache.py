@@ -26,7 +26,6 @@ from store.own_tables import transaction
 MOST_PROFILES = 500
 # Folding more than so many events one by one costs more than building.
 MOST_FOLDED = 50
-INDEX = "events_by_user_and_sequence"
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,6 @@ def new_events(catalogue: Catalogue, user: str, after: int) -> NewEvents:
     with transaction(catalogue) as connection:
         before = int(connection.execute(counting).scalar_one()) if after else 0
         return NewEvents(before, [StoredEvent.model_validate(row._asdict()) for row in connection.execute(reading)])
-
-
-def create_index(catalogue: Catalogue) -> None:
-    """The index on (user_id, sequence). SQLite has it already: its index on user_id holds the sequence, which is the
-    row's own number."""
-    if catalogue.engine.dialect.name != "sqlite":
-        with transaction(catalogue) as connection:
-            connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {INDEX} ON events (user_id, sequence)"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +69,12 @@ class ProfileCache:
         self.most = most
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Followed] = OrderedDict()
-        self._indexed = False
 
     def get(self, user: str, table: VideoTable) -> Profile:
         """The viewer's profile with every event that is stored by now; an empty one of somebody unknown.
 
         Raises `database.unavailable`.
         """
-        if not self._indexed:
-            create_index(self.catalogue)
-            self._indexed = True
         with self._lock:
             old = self._kept.get(user)
         # Two threads may do the same work for one viewer; both come to the same profile.

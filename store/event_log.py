@@ -64,6 +64,8 @@ events = sa.Table(
     tables,
     *_columns(16),
     sa.Index("ix_events_user_at", "user_id", "at"),
+    # For those who follow one viewer: what is new since, in order.
+    sa.Index("ix_events_user_sequence", "user_id", "sequence"),
     sa.Index("ix_events_at", "at"),
     sqlite_autoincrement=True,
 )
