@@ -36,7 +36,7 @@ def profile_over_time(
     belonging = _belonging(today, events, table)
     for event in events:
         watched = watched_of(table.snapshot, video_of(event))
-        worth = 0.0 if watched is None else value(event, watched.duration)
+        worth = 0.0 if watched is None else value(event, watched.duration, today.scale.norms, today.scale.habit)
         if worth > 0:
             ages = at - event.at
             left = np.exp2(-np.maximum(ages, 0.0) / LONG_HALF_LIFE_SECONDS)

@@ -8,15 +8,18 @@ that came, changed, or went into quarantine have the profile built anew.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from ranker.profiles import Profile, built, fold, watched_of
 from ranker.video_table import Snapshot, VideoTable
+from ranker.watch_norms import NormsFollower
+from ranker.watch_time import Habit, Scale, WatchNorms
 from store.catalogue import Catalogue, StoredEvent
 from store.event_log import EventLog
 from store.event_log import events as event_rows
@@ -24,6 +27,11 @@ from store.own_tables import transaction
 
 # At 250 kB of vectors each at most: 125 MB.
 MOST_PROFILES = 500
+# How often the log is asked for views to measure others by; and how much more of them there must be, and how many more
+# while there are few, before a profile is measured anew by them and by what the viewer's habit is then.
+NORMS_SECONDS = 60.0
+GROWN = 1.2
+FEW_VIEWS = 200
 # Folding more than so many events one by one costs more than building.
 MOST_FOLDED = 50
 
@@ -63,10 +71,14 @@ class _Followed:
 class ProfileCache:
     """The profiles of the viewers who asked last, at most `most`. Safe to use from several threads."""
 
-    def __init__(self, catalogue: Catalogue, most: int = MOST_PROFILES) -> None:
+    def __init__(
+        self, catalogue: Catalogue, most: int = MOST_PROFILES, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.norms = NormsFollower(EventLog(catalogue))
         self.catalogue = catalogue
-        EventLog(catalogue)  # makes its tables
         self.most = most
+        self._clock = clock
+        self._looked = -NORMS_SECONDS
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Followed] = OrderedDict()
 
@@ -99,11 +111,15 @@ class ProfileCache:
 
     def _follow(self, user: str, table: VideoTable, old: _Followed | None) -> _Followed:
         snapshot = table.snapshot
-        if old is not None and old.table() is table:
+        if self._clock() - self._looked >= NORMS_SECONDS:
+            self._looked = self._clock()
+            self.norms.refresh()
+        norms = self.norms.norms
+        if old is not None and old.table() is table and not _outgrown(old.profile.scale, norms):
             news = new_events(self.catalogue, user, old.sequence)
             if news.before == old.count and len(news.events) <= MOST_FOLDED and _same_rows(old, snapshot):
                 return _folded(old, news.events, snapshot)
-        return _built(new_events(self.catalogue, user, 0).events, table, snapshot)
+        return _built(new_events(self.catalogue, user, 0).events, table, snapshot, norms)
 
 
 def _same_rows(old: _Followed, snapshot: Snapshot) -> bool:
@@ -122,9 +138,24 @@ def _folded(old: _Followed, news: Sequence[StoredEvent], snapshot: Snapshot) -> 
     return _Followed(profile, last, old.count + len(news), old.table, weakref.ref(snapshot), rows)
 
 
-def _built(events: Sequence[StoredEvent], table: VideoTable, snapshot: Snapshot) -> _Followed:
+def _outgrown(scale: Scale, norms: WatchNorms) -> bool:
+    return norms.views > GROWN * scale.norms.views + FEW_VIEWS
+
+
+def scale_of(events: Sequence[StoredEvent], snapshot: Snapshot, norms: WatchNorms) -> Scale:
+    """The norms, and how the viewer watches by them: all measured views of published videos."""
+    views = ((event, snapshot.row(event.video_id)) for event in events if event.kind == "view")
+    measured = [
+        (event.watched_seconds, row.duration)
+        for event, row in views
+        if row is not None and event.watched_seconds is not None
+    ]
+    return Scale(norms, Habit.of(measured, norms))
+
+
+def _built(events: Sequence[StoredEvent], table: VideoTable, snapshot: Snapshot, norms: WatchNorms) -> _Followed:
     return _Followed(
-        built(events, snapshot),
+        built(events, snapshot, scale_of(events, snapshot, norms)),
         events[-1].sequence if events else 0,
         len(events),
         weakref.ref(table),

@@ -29,6 +29,7 @@ from ranker.contributions import Contribution, Contributions
 from ranker.events import Event, completion_of, value
 from ranker.interests import MOST_DISLIKED, MOST_INTERESTS, MOST_LIKED, Interest, interests_of
 from ranker.video_table import Snapshot, VideoTable
+from ranker.watch_time import GUESSED, Scale
 from store.catalogue import StoredEvent
 from store.records import Float32
 
@@ -66,7 +67,7 @@ class Profile:
     event. `history` are the latest events, newest first: video, time, value. `liked` and `disliked` hold what is known
     of the at most `MOST_LIKED` and `MOST_DISLIKED` heaviest videos: 1 kB each at 256 numbers, so no profile holds more
     than 250 kB of vectors. `given` are interests that were not watched (`ranker.newcomers`). A profile of nobody has
-    zero-width vectors.
+    zero-width vectors. `scale` measures its views, those to come as well.
     """
 
     as_of: float = 0.0
@@ -86,6 +87,7 @@ class Profile:
     liked: Mapping[str, Watched] = field(default_factory=dict)
     disliked: Mapping[str, Watched] = field(default_factory=dict)
     given: tuple[Interest, ...] = ()
+    scale: Scale = GUESSED
 
     @property
     def events(self) -> int:
@@ -174,7 +176,7 @@ def fold(profile: Profile, event: Event | StoredEvent, video: Watched | None) ->
     published counts and marks it as seen; it says nothing of interest until the profile is built again."""
     video_id = video_of(event)
     moved = aged(profile, max(profile.as_of, event.at) if profile.events else event.at)
-    worth = value(event, None if video is None else video.duration)
+    worth = value(event, None if video is None else video.duration, moved.scale.norms, moved.scale.habit)
     counted = replace(
         moved,
         seen=moved.seen if video_id in moved.seen else moved.seen | {video_id},
@@ -187,15 +189,15 @@ def fold(profile: Profile, event: Event | StoredEvent, video: Watched | None) ->
     return _with(counted, video_id, _contribution(event, video, worth, counted.as_of), video)
 
 
-def build(events: Sequence[Event | StoredEvent], table: VideoTable) -> Profile:
+def build(events: Sequence[Event | StoredEvent], table: VideoTable, scale: Scale = GUESSED) -> Profile:
     """The profile of a viewer from all events, in any order; `fold` of each gives the same within rounding."""
-    return built(events, table.snapshot)
+    return built(events, table.snapshot, scale)
 
 
-def built(events: Sequence[Event | StoredEvent], snapshot: Snapshot) -> Profile:
+def built(events: Sequence[Event | StoredEvent], snapshot: Snapshot, scale: Scale = GUESSED) -> Profile:
     """The same, from one moment of the table."""
     if not events:
-        return Profile()
+        return Profile(scale=scale)
     as_of = max(event.at for event in events)
     gathered: dict[str, Contribution] = {}
     known: dict[str, Watched] = {}
@@ -204,7 +206,7 @@ def built(events: Sequence[Event | StoredEvent], snapshot: Snapshot) -> Profile:
     for event in events:
         video_id = video_of(event)
         found = known.get(video_id) or watched_of(snapshot, video_id)
-        worth = value(event, None if found is None else found.duration)
+        worth = value(event, None if found is None else found.duration, scale.norms, scale.habit)
         history.append((video_id, event.at, worth))
         habits = habits.plus(event, as_of - event.at, "" if found is None else found.language, worth)
         if found is not None:
@@ -218,6 +220,7 @@ def built(events: Sequence[Event | StoredEvent], snapshot: Snapshot) -> Profile:
         counts=dict(Counter(event.kind for event in events)),
         history=tuple(sorted(history, key=_newest_first)[:KEPT_HISTORY]),
         habits=habits,
+        scale=scale,
     )
     return _summed(profile, known) if gathered else profile
 

@@ -174,6 +174,18 @@ NO_NORMS = WatchNorms()
 NOBODY = Habit()
 
 
+@dataclass(frozen=True)
+class Scale:
+    """By what the views of one viewer are measured: how long videos are watched, and how this viewer watches. A profile
+    that is folded event by event equals one that is built anew by the same scale."""
+
+    norms: WatchNorms = NO_NORMS
+    habit: Habit = NOBODY
+
+
+GUESSED = Scale()
+
+
 def norms_as_json(norms: WatchNorms) -> dict[str, int]:
     """The counts that are not zero, by "duration bin/watch bin": to store or send."""
     return {f"{i}/{j}": int(norms.counts[i, j]) for i, j in zip(*np.nonzero(norms.counts), strict=True)}

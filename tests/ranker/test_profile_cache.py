@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from ranker import profile_cache
-from ranker.profile_cache import ProfileCache, new_events
+from ranker.profile_cache import NORMS_SECONDS, ProfileCache, new_events
 from ranker.profiles import Profile, build
 from ranker.video_table import VideoTable
 from store.administration import Actor, Administration
@@ -19,7 +19,7 @@ from tests.ranker.test_profiles import assert_same
 
 def assert_current(cache: ProfileCache, world: World, user: str = "ana") -> Profile:
     profile = cache.get(user, world.table)
-    assert_same(profile, build(EventLog(world.catalogue).of(user), world.table))
+    assert_same(profile, build(EventLog(world.catalogue).of(user), world.table, profile.scale))
     return profile
 
 
@@ -139,3 +139,25 @@ def test_a_crowd_is_built_anew_rather_than_folded_and_the_cache_is_bounded(world
     assert len(cache) == 2
     cache.forget("cleo")
     assert len(cache) == 1
+
+
+def test_views_are_measured_by_everybody_s_and_by_the_viewer_s_own(tastes: World) -> None:
+    """Long videos are left early by most; and who finishes everything says less by finishing."""
+    clock = [0.0]
+    cache = ProfileCache(tastes.catalogue, clock=lambda: clock[0])
+    tastes.happens("ana", "cooking 0", "view", watched=12.0)
+    assert cache.get("ana", tastes.table).scale.norms.views == 1
+    guessed = cache.get("ana", tastes.table).long_mass
+    for number in range(400):
+        tastes.happens(f"viewer {number}", f"cooking {number % 6}", "view", watched=4.0)
+    assert cache.get("ana", tastes.table).long_mass == guessed, "not before the next look"
+    clock[0] = NORMS_SECONDS
+    known = assert_current(cache, tastes)
+    assert known.scale.norms.views == 401
+    assert known.long_mass > guessed, "longer than nearly all others"
+    for place in range(6):
+        for turn in range(5):
+            tastes.happens(
+                "ana", f"cooking {place}", "view", watched=12.0, at=NOON - 9000.0 * (turn + 1) - 60.0 * place
+            )
+    assert assert_current(ProfileCache(tastes.catalogue), tastes).scale.habit.usual > known.scale.habit.usual
