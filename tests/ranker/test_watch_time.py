@@ -170,3 +170,10 @@ def test_norms_follow_the_log(world: World) -> None:
     assert (one.norms.counts == other.norms.counts).all()
     assert (before.views, one.norms.views) == (6, 7)
     assert one.norms.measured(20.0) == 7
+
+
+def test_a_quantile_rises_evenly_within_a_bin() -> None:
+    norms = WatchNorms.of([(10.0, 20.0)] * 3000)
+    steps = [norms.quantile(8.0 + number / 200, 20.0) for number in range(800)]
+    assert all(low <= high for low, high in pairwise(steps))
+    assert max(high - low for low, high in pairwise(steps)) < 0.02, "no jump either"
