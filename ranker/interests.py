@@ -28,7 +28,8 @@ MOST_INTERESTS = 8
 # The videos that are clustered: those that weigh most.
 MOST_LIKED = 200
 MOST_DISLIKED = 50
-LEAST_COSINE = 0.5
+# Of the 190 pairs of twenty real clips, half lie below 0.03 and 95 of 100 below 0.2; those above 0.3 are of one thing.
+LEAST_COSINE = 0.3
 INTEREST_TAGS = 20
 # Weights are compared in millionths of the heaviest, so that rounding in the sums can never change a cluster.
 WEIGHT_DIGITS = 6
