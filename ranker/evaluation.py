@@ -22,8 +22,8 @@ BATCH = 512
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """`viewers` int64 [n]: who had anything to be found. `each`: float64 [n] by metric, one figure a viewer. `coverage`:
-    by cut-off, the share of all videos that stand in anybody's list."""
+    """`viewers` int64 [n]: who had anything to be found. `each`: float64 [n] by metric, one figure a viewer.
+    `coverage`: by cut-off, the share of all videos that stand in anybody's list."""
 
     viewers: Integers
     each: dict[str, Float64]

@@ -1,7 +1,7 @@
 """Who liked what: one sparse matrix of viewers and videos, which every source that knows other viewers reads.
 
-A cell is the sum of what all acts of one viewer said of one video (`ranker.events.value`), where that is above 0: a video
-that somebody finished and then reported is none that he liked. Offline, on data sets without acts, a cell is 1.
+A cell is the sum of what all acts of one viewer said of one video (`ranker.events.value`), where that is above 0: a
+video that somebody finished and then reported is none that he liked. Offline, on data sets without acts, a cell is 1.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Random walks over viewers and videos, and over what connects videos: creators, topics, sounds.
 
 A walk starts at a watched video, steps to a neighbour of another kind (somebody who liked it, its creator, one of its
-topics) and from there to another video: three steps counted from the viewer, hence P3 (Cooper et al. 2014, "Random walks
-in recommender systems"). Two such rounds are P5. Each probability may be raised to a power (`alpha`), and each kind of
-node has a weight: the chance that a walker leaves through it.
+topics) and from there to another video: three steps counted from the viewer, hence P3 (Cooper et al. 2014, "Random
+walks in recommender systems"). Two such rounds are P5. Each probability may be raised to a power (`alpha`), and each
+kind of node has a weight: the chance that a walker leaves through it.
 
     S = sum over kinds of  weight * (D_video^-1 A)^alpha (D_node^-1 A^T)^alpha          [videos, videos]
     score = s S + second * s S S,      divided by (how many liked the video) ^ beta
@@ -35,9 +35,10 @@ VIEWER = "viewer"
 
 
 class WalkConfig(BaseModel):
-    """`second`: what a path of two rounds counts beside one of one (0: P3alone). `beta`: how much is taken from what many
-    liked. `weights` of kinds of nodes; a kind that is not named counts 0. `widest`: from how many nodes a served walk
-    goes on after each step."""
+    """`second`: what a path of two rounds counts beside one of one (0: P3 alone). `beta`: how much is taken from what
+    many liked. `weights` of kinds of nodes; a kind that is not named counts 0. For serving: `widest`, from how many
+    nodes a walk goes on after each step, and `degree`, how many edges of a node are kept (none: all), an even
+    sample."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     alpha: float = Field(1.0, gt=0, allow_inf_nan=False)
@@ -45,12 +46,13 @@ class WalkConfig(BaseModel):
     second: float = Field(1.0, ge=0, allow_inf_nan=False)
     weights: dict[str, float] = {VIEWER: 1.0, "creator": 0.15, "topic": 0.15, "sound": 0.15}
     widest: int = Field(1000, ge=1)
+    degree: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """One kind of node: `out` CSR float32 [videos, nodes] and `back` CSR float32 [nodes, videos] hold the chance of each
-    step (raised to alpha), `names` what each node is called (empty: not to be named)."""
+    """One kind of node: `out` CSR float32 [videos, nodes] and `back` CSR float32 [nodes, videos] hold the chance of
+    each step (raised to alpha), `names` what each node is called (empty: not to be named)."""
 
     kind: str
     weight: float
@@ -90,8 +92,8 @@ class Walks:
             Edges(
                 kind,
                 self.config.weights[kind],
-                steps(matrix, self.config.alpha),
-                steps(matrix.T.tocsr(), self.config.alpha),
+                steps(sampled(matrix, self.config.degree), self.config.alpha),
+                steps(sampled(matrix.T.tocsr(), self.config.degree), self.config.alpha),
                 (names or {}).get(kind, ()),
             )
             for kind, matrix in kinds.items()
@@ -192,6 +194,18 @@ def steps(matrix: Sparse, alpha: float) -> Sparse:
     if alpha != 1.0:
         chances.data **= alpha
     return chances.astype(np.float32)
+
+
+def sampled(matrix: Sparse, most: int | None) -> Sparse:
+    """At most `most` cells of each row, drawn evenly: a topic of a million videos costs a walk no more than one of a
+    few hundred, and no video of it is preferred."""
+    if most is None or not matrix.nnz or int(np.diff(matrix.indptr).max()) <= most:
+        return matrix
+    matrix = matrix.tocsr()
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((np.random.Generator(np.random.PCG64(0)).random(len(rows)), rows))
+    kept = np.sort(order[(np.arange(len(rows)) - matrix.indptr[rows]) < most])
+    return sparse.csr_matrix((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)
 
 
 def _largest(values: Float64, most: int) -> Integers:
