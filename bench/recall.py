@@ -79,7 +79,9 @@ def candidates(split: Split) -> Iterator[Candidate]:
 
 def of_history(split: Split, history: Any, suffix: str, said: Settings) -> Iterator[Candidate]:
     """The sources that start at what each viewer had; fewer settings where the history fades."""
-    for neighbours, shrinkage in itertools.product((50, 100) if suffix else (20, 50, 100, 200), (0.0, 5.0)):
+    for neighbours, shrinkage in itertools.product(
+        (50, 100) if suffix else (20, 50, 100, 200), (0.0, 5.0) if suffix else (0.0, 5.0, 20.0)
+    ):
         near = ItemItemConfig(neighbours=neighbours, shrinkage=shrinkage)
         settings = said | {"neighbours": neighbours, "shrinkage": shrinkage}
         yield f"item_knn{suffix}", settings, partial(nearest, split, history, near)
