@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +29,7 @@ from ranker.interactions import Interactions, Sparse, summed
 from ranker.item_item import ItemItemConfig, item_item
 from ranker.similar_viewers import SimilarViewers, SimilarViewersConfig
 from ranker.trending import Trending
-from ranker.video_table import Snapshot
+from ranker.video_table import Snapshot, VideoRow
 from ranker.walks import WalkConfig, Walks
 from store.catalogue import Catalogue, StoredEvent
 from store.event_following import FollowedEvent, events_after, events_until
@@ -60,7 +60,8 @@ class AudienceConfig(BaseModel):
 class Crowd:
     """What was made from all events at one moment; never changed after that. Columns of `interactions` are videos that
     were published then, `names` their ids. `drawn`: of little-shown videos the sum of the unit interests of those who
-    liked them. `priors`: what resembling videos did."""
+    liked them. `priors`: what resembling videos did, of the videos that exploration may try, newest first. `known`:
+    (vectors, shown, liked) of what was shown most. `table`: the rows of the snapshot it was made from, and how many."""
 
     interactions: Interactions
     names: tuple[str, ...]
@@ -70,6 +71,7 @@ class Crowd:
     drawn: Mapping[str, Float64] = field(default_factory=dict)
     priors: Mapping[str, float] = field(default_factory=dict)
     known: tuple[npt.NDArray[np.float32], Float64, Float64] | None = None
+    table: tuple[Sequence[VideoRow], int] = ((), 0)
     cpu_seconds: float = 0.0
 
 
@@ -223,8 +225,11 @@ class Audience:
         often = np.argsort(-shown, kind="stable")[:MOST_KNOWN]
         often = often[shown[often] > 0]
         known = vectors[often], shown[often], liked[often]
-        # Those that exploration will ask for first: the freshest of what was little shown.
-        pool = cold[np.argsort(-snapshot.published_at[rows[cold]], kind="stable")[: self.config.exploration.pool]]
+        # Those that exploration may ask for: the newest, and the newest of what was little shown.
+        newest = np.argsort(-snapshot.published_at[rows], kind="stable")
+        most = self.config.exploration.pool
+        is_cold = shown < self.config.exploration.enough
+        pool = newest[(np.cumsum(is_cold[newest]) <= most) & is_cold[newest] | (np.arange(len(newest)) < most)]
         means = prior_means(vectors[pool], *known, self.config.exploration)
         return Crowd(
             interactions,
@@ -235,6 +240,7 @@ class Audience:
             drawn_by(matrix, vectors, cold, names),
             {names[place]: float(mean) for place, mean in zip(pool, means, strict=True)},
             known,
+            (snapshot.rows, len(snapshot)),
         )
 
 

@@ -32,18 +32,21 @@ KNOWN_BLOCK = 2048
 
 
 class ExplorationConfig(BaseModel):
-    """`fresh_seconds`: younger videos are explored, as are those shown less than `enough` times. `strength`: how many
-    impressions the prior is worth; `prior_mean` where nothing nearby is known. `pool`: at most so many videos, the
-    least shown and then the freshest, are weighed for one request."""
+    """`fresh_seconds`: younger videos are explored, as are those shown less than `enough` times; neither once `found`
+    likes say that the audience is found, for then the other sources know whom to show it to. `strength`: how many
+    impressions the prior is worth; `prior_mean` where nothing nearby is known. `own`: how many likes a video's own
+    vector is worth as a guess of where its audience lies. `pool`: of the newest at most so many are weighed for one
+    request. `sharpness` and `strength` were chosen by bench/exploration.py on seeds that it does not report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     fresh_seconds: float = Field(3 * 86_400.0, gt=0, allow_inf_nan=False)
     enough: int = Field(50, ge=1)
+    found: float = Field(20.0, gt=0, allow_inf_nan=False)
     strength: float = Field(10.0, gt=0, allow_inf_nan=False)
     prior_mean: float = Field(0.3, gt=0, lt=1)
-    sharpness: float = Field(8.0, ge=0, allow_inf_nan=False)
+    sharpness: float = Field(4.0, ge=0, allow_inf_nan=False)
     own: float = Field(1.0, gt=0, allow_inf_nan=False)
-    pool: int = Field(2000, ge=1)
+    pool: int = Field(1000, ge=1)
 
 
 class Tallies:
@@ -73,6 +76,7 @@ class Posterior:
 
     @property
     def mean(self) -> Float64:
+        """What is expected of each, 0..1."""
         return self.alpha / (self.alpha + self.beta)
 
     def draw(self, stream: np.random.Generator) -> Float64:

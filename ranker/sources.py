@@ -13,7 +13,7 @@ What a source knows of others comes from the `Audience`; whom it is for is alway
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -300,15 +300,12 @@ class Fresh:
     def find(self, request: Request, quota: int) -> Candidates:
         config, snapshot = self.audience.config.exploration, request.snapshot
         crowd, tallies = self.audience.crowd, self.audience.tallies
-        unseen = np.flatnonzero(request.unseen)
-        if not len(unseen):
-            return _nothing(self.name)
-        # The newest first; what is old is explored as long as it was shown little.
-        order = unseen[np.argsort(-snapshot.published_at[unseen], kind="stable")]
-        young = request.now - snapshot.published_at[order] < config.fresh_seconds
         chosen: list[int] = []
-        for row, fresh in zip(order.tolist(), young.tolist(), strict=True):
-            if fresh or tallies.shown.get(snapshot.rows[row].id, 0) < config.enough:
+        for row in _newest(crowd, snapshot):
+            name = snapshot.rows[row].id
+            young = request.now - snapshot.published_at[row] < config.fresh_seconds
+            little = tallies.shown.get(name, 0) < config.enough
+            if request.unseen[row] and (young or little) and tallies.liked.get(name, 0.0) < config.found:
                 chosen.append(row)
                 if len(chosen) == config.pool:
                     break
@@ -343,6 +340,14 @@ class Fresh:
         found = dict(zip(chosen, (theta * fit).tolist(), strict=True))
         paths = {row: ("fresh", f"video:{snapshot.rows[row].id}") for row in chosen}
         return _ordered(self.name, request, found, quota, paths)
+
+
+def _newest(crowd: Crowd | None, snapshot: Snapshot) -> Iterator[int]:
+    """Rows that exploration may try, newest first: those published since the crowd was made, and those it named."""
+    known = crowd is not None and crowd.table[0] is snapshot.rows
+    yield from range(len(snapshot) - 1, crowd.table[1] - 1 if crowd is not None and known else -1, -1)
+    if crowd is not None and known:
+        yield from (snapshot.row_of[name] for name in crowd.priors if name in snapshot.row_of)
 
 
 def _seeds(crowd: Crowd, profile: Profile) -> dict[int, float]:

@@ -24,7 +24,7 @@ class Given:
     rows: list[int]
     before: Callable[[], None] = lambda: None
 
-    def find(self, request: Request, quota: int) -> Candidates:
+    def find(self, request: Request, quota: int) -> Candidates:  # noqa: ARG002
         self.before()
         return Candidates(self.name, np.array(self.rows, np.int64), -np.arange(len(self.rows), dtype=np.float64))
 
