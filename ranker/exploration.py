@@ -44,7 +44,7 @@ class ExplorationConfig(BaseModel):
     found: float = Field(20.0, gt=0, allow_inf_nan=False)
     strength: float = Field(10.0, gt=0, allow_inf_nan=False)
     prior_mean: float = Field(0.3, gt=0, lt=1)
-    sharpness: float = Field(4.0, ge=0, allow_inf_nan=False)
+    sharpness: float = Field(16.0, ge=0, allow_inf_nan=False)
     own: float = Field(1.0, gt=0, allow_inf_nan=False)
     pool: int = Field(1000, ge=1)
 
