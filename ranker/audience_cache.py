@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ranker.newcomers import Audience, audience_of
 from ranker.video_table import VideoTable
 from store.catalogue import Catalogue, StoredEvent
-from store.catalogue import events as event_rows
+from store.event_log import events as event_rows
 from store.own_tables import transaction
 
 MOST_EVENTS = 50_000

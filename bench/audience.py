@@ -1,0 +1,151 @@
+"""What all viewers together cost: `python -m bench.audience [--viewers 100000 --events 1000000 --videos 100000]` writes
+results/audience.json.
+
+A real SQLite database holds the events; popularity of videos and activity of viewers follow a power law (Zipf 1.1 and
+1.3), and each viewer keeps to three of 200 topics. Vectors as in bench/ranker_speed.py. CPU seconds of following all
+events, of making the crowd, of one more event; CPU milliseconds of each source for viewers of 30 views (median of
+`ASKED`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import tempfile
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import sqlalchemy as sa
+
+from bench.results import write
+from ranker.audience import Audience
+from ranker.candidates import Request
+from ranker.profiles import build
+from ranker.sources import QUOTAS, sources
+from ranker.tag_index import TagIndex
+from ranker.video_table import Snapshot, VideoRow, VideoTable
+from store.catalogue import Catalogue, StoredEvent
+from store.event_log import EventLog, events
+
+NOW = 1_800_000_000.0
+DIM, TOPICS, ASKED = 256, 200, 20
+
+
+def snapshot_of(count: int, stream: np.random.Generator) -> Snapshot:
+    """`count` published videos with a topic, a creator of twenty videos, and an anisotropic vector each."""
+    scale = 1 / np.sqrt(np.arange(1, DIM + 1))
+    centres = stream.standard_normal((TOPICS, DIM)) * scale
+    topics = stream.integers(TOPICS, size=count)
+    vectors = (centres[topics] + 0.5 * stream.standard_normal((count, DIM)) * scale).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    creators = stream.integers(max(count // 20, 1), size=count)
+    published = NOW - stream.uniform(0, 90 * 86_400, count)
+    ids = [hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(count)]
+    rows = [
+        VideoRow(ids[place], "a" * 16, "", f"creator {creators[place]}", "DE", "de", 20.0,
+                 {f"topic {topics[place]}": 1.0}, {}, float(published[place]))
+        for place in range(count)
+    ]  # fmt: skip
+    numbers = {f"creator {number}": number for number in range(int(creators.max()) + 1)}
+    places = {name: place for place, name in enumerate(ids)}
+    return Snapshot(rows, vectors, np.ones(count, bool), published, creators, numbers, places, TagIndex())
+
+
+def fill(catalogue: Catalogue, snapshot: Snapshot, viewers: int, count: int, stream: np.random.Generator) -> None:
+    """`count` views; nine of ten are of one of the viewer's three topics."""
+    topic_of = np.array([int(next(iter(row.tags)).split()[1]) for row in snapshot.rows])
+    of_topic = [np.flatnonzero(topic_of == topic) for topic in range(TOPICS)]
+    tastes = stream.integers(TOPICS, size=(viewers, 3))
+    people = np.minimum(stream.zipf(1.3, count), viewers) - 1
+    people = np.where(people < 100, stream.integers(viewers, size=count), people)
+    ranks = stream.zipf(1.1, count)
+    batch: list[dict[str, Any]] = []
+    for number in range(count):
+        near = of_topic[tastes[people[number], number % 3]]
+        video = near[ranks[number] % len(near)] if number % 10 and len(near) else ranks[number] % len(snapshot)
+        batch.append(
+            StoredEvent(
+                id=str(number), user_id=f"viewer {people[number]}", video_id=snapshot.rows[int(video)].id, kind="view",
+                watched_seconds=float(number * 7 % 21), at=NOW - count + number, region="DE", language="de",
+            ).model_dump(exclude={"sequence"})
+        )  # fmt: skip
+        if len(batch) == 10_000 or number == count - 1:
+            with catalogue.engine.begin() as connection:
+                connection.execute(sa.insert(events), batch)
+            batch = []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, default in (("viewers", 100_000), ("events", 1_000_000), ("videos", 100_000)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    said = parser.parse_args()
+    stream = np.random.Generator(np.random.PCG64(0))
+    snapshot = snapshot_of(said.videos, stream)
+    document: dict[str, Any] = {"viewers": said.viewers, "events": said.events, "videos": said.videos}
+    with tempfile.TemporaryDirectory() as folder:
+        catalogue = Catalogue(f"sqlite:///{folder}/catalogue.sqlite3")
+        fill(catalogue, snapshot, said.viewers, said.events, stream)
+        audience = Audience(catalogue)
+        started = time.process_time()
+        audience._built = (1e12, 0, 0)  # what follows is measured without the rebuild
+        audience.refresh(snapshot, background=False)
+        document["follow_cpu_seconds"] = round(time.process_time() - started, 2)
+        crowd = audience.rebuild(snapshot)
+        document["crowd_cpu_seconds"] = round(crowd.cpu_seconds, 2)
+        document["matrix_cells"] = int(crowd.interactions.matrix.nnz)
+        started = time.process_time()
+        for number in range(100):
+            one = StoredEvent(id=f"more {number}", user_id="ann", video_id=snapshot.rows[number].id, kind="view",
+                              watched_seconds=20.0, at=NOW)  # fmt: skip
+            EventLog(catalogue).add([one])
+        written = time.process_time()
+        audience.refresh(snapshot)
+        document["refresh_of_100_new_events_cpu_ms"] = round(1000 * (time.process_time() - written), 2)
+        document["sources_cpu_ms"] = ask(audience, snapshot, stream)
+        catalogue.close()
+    document["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps(document, indent=1))
+    print(write("audience", document))
+
+
+def ask(audience: Audience, snapshot: Snapshot, stream: np.random.Generator) -> dict[str, Any]:
+    """CPU milliseconds of each source by its quota: median and largest."""
+    spent: dict[str, list[float]] = {name: [] for name in QUOTAS}
+    found: dict[str, list[int]] = {name: [] for name in QUOTAS}
+    crowd = audience.crowd
+    if crowd is None:
+        raise AssertionError("the crowd was made before")
+    popular = np.flatnonzero(np.diff(crowd.interactions.matrix.tocsc().indptr) > 3)
+    for number in range(ASKED):
+        watched = stream.choice(popular, min(30, len(popular)), replace=False)
+        acts = [
+            StoredEvent(id="", user_id="ann", video_id=crowd.names[int(column)], kind="view", watched_seconds=20.0,
+                        at=NOW - place)
+            for place, column in enumerate(watched)
+        ]  # fmt: skip
+        # A profile needs the table's snapshot alone.
+        profile = build(acts, cast("VideoTable", SimpleNamespace(snapshot=snapshot)))
+        unseen = snapshot.alive.copy()
+        unseen[[snapshot.row_of[name] for name in profile.seen]] = False
+        request = Request(profile, snapshot, NOW, unseen, f"viewer {number}", "DE", "de")
+        for source in sources(audience):
+            started = time.process_time()
+            found[source.name].append(len(source.find(request, QUOTAS[source.name]).rows))
+            spent[source.name].append(1000 * (time.process_time() - started))
+    return {
+        name: {
+            "median": round(float(np.median(values)), 2),
+            "largest": round(max(values), 2),
+            "found": round(float(np.mean(found[name])), 1),
+        }
+        for name, values in spent.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,376 @@
+"""The sources of recall: each finds some hundreds of videos for a viewer in its own way, and says along which path.
+
+interest         nearest to each of the viewer's interests, each by its share of the quota
+co_watch         what the same people liked as what the viewer watched
+graph            random walks from what the viewer watched, over viewers, creators and topics
+similar_viewers  what people of the same taste liked
+followed         the newest of the creators whom the viewer follows
+trending         what is watched now: in the world, in the region, by speakers of the language
+fresh            new and little-shown videos, tried on whom they may suit (`ranker.exploration`)
+
+What a source knows of others comes from the `Audience`; whom it is for is always the live profile of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ranker.audience import Audience, Crowd
+from ranker.candidates import Candidates, Request, Rows, Source
+from ranker.exploration import audiences, fits, posterior, prior_means, stream_of
+from ranker.profiles import Profile
+from ranker.video_table import Snapshot
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+# What is asked for besides the quota, as some of it was seen already or is gone.
+SPARE = 64
+SEEDS = 50
+# What the viewer does right now says more of what comes next than his history (../docs/recall.md has the figures).
+RECENT_WEIGHT = 3.0
+
+QUOTAS: dict[str, int] = {
+    "interest": 300,
+    "co_watch": 200,
+    "graph": 200,
+    "similar_viewers": 100,
+    "followed": 100,
+    "trending": 100,
+    "fresh": 100,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """One interest as recall uses it: `vector` float64 [dim] unit, its mass, and the videos it comes from."""
+
+    vector: Float64
+    mass: float
+    videos: tuple[str, ...] = ()
+
+
+def sources(audience: Audience) -> list[Source]:
+    """All sources, in the order of `QUOTAS`."""
+    return [
+        Interest(),
+        CoWatch(audience),
+        Graph(audience),
+        SimilarTaste(audience),
+        Followed(),
+        TrendingNow(audience),
+        Fresh(audience),
+    ]
+
+
+def with_quotas(found: Sequence[Source], quotas: dict[str, int] | None = None) -> list[tuple[Source, int]]:
+    """Each source with its quota; one that is not named gets none."""
+    shares = QUOTAS if quotas is None else quotas
+    return [(source, shares.get(source.name, 0)) for source in found]
+
+
+def interests_of(profile: Profile) -> list[Wanted]:
+    """The viewer's interests, heaviest first; long-term and recent interest where the profile has no others."""
+    several = getattr(profile, "interests", ())
+    if several:
+        return [Wanted(one.vector, one.mass, tuple(one.videos)) for one in several]
+    found = []
+    for total, mass in ((profile.long, profile.long_mass), (profile.recent, profile.recent_mass)):
+        norm = float(np.linalg.norm(total))
+        if norm > 0 and mass > 0:
+            found.append(Wanted(total / norm, mass))
+    return found
+
+
+def seeds_of(profile: Profile) -> dict[str, float]:
+    """What the viewer watched and liked, by weight above 0: the heaviest `SEEDS`."""
+    weights = {
+        name: part.long + RECENT_WEIGHT * part.recent - part.negative for name, part in profile.contributions.items()
+    }
+    order = sorted(((-weight, name) for name, weight in weights.items() if weight > 0))[:SEEDS]
+    return {name: -weight for weight, name in order}
+
+
+def nearest(
+    snapshot: Snapshot, queries: Float32, k: int, allowed: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], Float32]:
+    """(rows int64 [n, k], padded with -1; cosines float32 [n, k]) of the nearest allowed rows, exactly, ties by row."""
+    rows = np.full((len(queries), k), -1, np.int64)
+    found = np.zeros((len(queries), k), np.float32)
+    places = np.flatnonzero(allowed)
+    if not len(places) or k < 1:
+        return rows, found
+    for number, cosines in enumerate((snapshot.vectors @ queries.T).T):
+        near = cosines[places]
+        reaching = np.arange(len(near))
+        if len(near) > k:
+            reaching = np.flatnonzero(near >= np.partition(near, len(near) - k)[len(near) - k])
+        order = reaching[np.argsort(-near[reaching], kind="stable")[:k]]
+        rows[number, : len(order)], found[number, : len(order)] = places[order], near[order]
+    return rows, found
+
+
+class Interest:
+    """Nearest to each interest. The quota is shared by mass, each getting at least one; a video that several interests
+    find counts for the nearest of them."""
+
+    name = "interest"
+
+    def find(self, request: Request, quota: int) -> Candidates:
+        width = request.snapshot.vectors.shape[1] if len(request.snapshot) else 0
+        wanted = [one for one in interests_of(request.profile) if len(one.vector) == width][:quota]
+        if not wanted:
+            return _nothing(self.name)
+        queries = np.stack([one.vector for one in wanted]).astype(np.float32)
+        rows, cosines = nearest(request.snapshot, queries, quota, request.unseen)
+        best: dict[int, tuple[float, int]] = {}
+        for number, share in enumerate(shares([one.mass for one in wanted], quota)):
+            # The next ones step in for what a heavier interest has found already.
+            left = share
+            for row, cosine in zip(rows[number].tolist(), cosines[number].tolist(), strict=True):
+                if row < 0 or left == 0:
+                    break
+                left -= row not in best
+                if row not in best or best[row][0] < cosine:
+                    best[row] = cosine, number
+        paths = {
+            row: _path(wanted[number].videos[:1], "interest", request.snapshot.rows[row].id)
+            for row, (_, number) in best.items()
+        }
+        return _ordered(self.name, request, {row: cosine for row, (cosine, _) in best.items()}, quota, paths)
+
+
+def shares(masses: Sequence[float], quota: int) -> list[int]:
+    """How many of `quota` places each mass gets: in proportion, at least one (there are no more masses than places);
+    what rounding leaves goes to the largest remainders."""
+    free = quota - len(masses)
+    total = sum(masses)
+    exact = [free * mass / total for mass in masses]
+    given = [int(part) for part in exact]
+    order = sorted(range(len(masses)), key=lambda place: (given[place] - exact[place], place))
+    for place in order[: free - sum(given)]:
+        given[place] += 1
+    return [1 + part for part in given]
+
+
+@dataclass(frozen=True, eq=False)
+class CoWatch:
+    """Neighbours of what was watched (`ranker.item_item`)."""
+
+    audience: Audience
+    name: str = "co_watch"
+
+    def find(self, request: Request, quota: int) -> Candidates:
+        crowd = self.audience.crowd
+        if crowd is None:
+            return _nothing(self.name)
+        seeds = _seeds(crowd, request.profile)
+        if not seeds:
+            return _nothing(self.name)
+        near, places = crowd.neighbours, np.array(sorted(seeds), np.int64)
+        beside = near[places]
+        weighed = beside.data * np.repeat([seeds[place] for place in places.tolist()], np.diff(beside.indptr))
+        watched = np.repeat(places, np.diff(beside.indptr))
+        # By found video, the loudest watched one first.
+        order = np.lexsort((watched, -weighed, beside.indices))
+        columns, first = np.unique(beside.indices[order], return_index=True)
+        totals = np.bincount(beside.indices, weighed, len(crowd.names))[columns]
+        best = np.argsort(-totals, kind="stable")
+        rows: dict[int, float] = {}
+        paths, last = {}, 0.0
+        for place in best.tolist():
+            name = crowd.names[columns[place]]
+            row = request.snapshot.row_of.get(name)
+            if row is None or not request.unseen[row]:
+                continue
+            # One that ties with the last is still to be ordered by id.
+            if len(rows) >= quota and totals[place] < last:
+                break
+            rows[row] = last = float(totals[place])
+            paths[row] = _path([crowd.names[watched[order[first[place]]]]], "together", name)
+        return _ordered(self.name, request, rows, quota, paths)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Random walks from what was watched (`ranker.walks`)."""
+
+    audience: Audience
+    name: str = "graph"
+
+    def find(self, request: Request, quota: int) -> Candidates:
+        crowd = self.audience.crowd
+        if crowd is None:
+            return _nothing(self.name)
+        seeds = _seeds(crowd, request.profile)
+        # What was seen but is no seed would take up places: as much more is asked for.
+        found = crowd.walks.walk(seeds, quota + len(request.profile.seen) + SPARE)
+        called = {edges.kind: edges.names for edges in crowd.walks.edges}
+        rows: dict[int, float] = {}
+        paths = {}
+        for column, score in zip(found.videos.tolist(), found.scores.tolist(), strict=True):
+            row = request.snapshot.row_of.get(crowd.names[column])
+            if row is None or not request.unseen[row]:
+                continue
+            rows[row] = score
+            if len(rows) == quota:
+                break
+        for row in rows:
+            steps = found.paths[crowd.interactions.videos[request.snapshot.rows[row].id]]
+            paths[row] = tuple(
+                f"video:{crowd.names[number]}"
+                if kind == "video"
+                else (f"{kind}:{called[kind][number]}" if called[kind] else kind)
+                for kind, number in steps
+            )
+        return _ordered(self.name, request, rows, quota, paths)
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarTaste:
+    """What the nearest other viewers liked (`ranker.similar_viewers`)."""
+
+    audience: Audience
+    name: str = "similar_viewers"
+
+    def find(self, request: Request, quota: int) -> Candidates:
+        crowd = self.audience.crowd
+        seeds = {} if crowd is None else _seeds(crowd, request.profile)
+        if crowd is None or not seeds:
+            return _nothing(self.name)
+        columns, scores = crowd.viewers.found(seeds)
+        rows = {}
+        for column, score in zip(columns.tolist(), scores.tolist(), strict=True):
+            row = request.snapshot.row_of.get(crowd.names[column])
+            if row is not None and request.unseen[row]:
+                rows[row] = score
+        paths = {row: ("viewer", f"video:{request.snapshot.rows[row].id}") for row in rows}
+        return _ordered(self.name, request, rows, quota, paths)
+
+
+class Followed:
+    """The newest videos of followed creators."""
+
+    name = "followed"
+
+    def find(self, request: Request, quota: int) -> Candidates:
+        snapshot = request.snapshot
+        numbers = [
+            snapshot.creator_numbers[name] for name in request.profile.creators & snapshot.creator_numbers.keys()
+        ]
+        if not numbers:
+            return _nothing(self.name)
+        rows = np.flatnonzero(np.isin(snapshot.creators, numbers) & request.unseen)
+        found = {int(row): float(snapshot.published_at[row]) for row in rows}
+        paths = {row: (f"creator:{snapshot.rows[row].creator}", f"video:{snapshot.rows[row].id}") for row in found}
+        return _ordered(self.name, request, found, quota, paths)
+
+
+@dataclass(frozen=True, eq=False)
+class TrendingNow:
+    """What is watched now (`ranker.trending`)."""
+
+    audience: Audience
+    name: str = "trending"
+
+    def find(self, request: Request, quota: int) -> Candidates:
+        rows = {}
+        for video, score in self.audience.trending.leading(request.now, request.region, request.language):
+            row = request.snapshot.row_of.get(video)
+            if row is not None and request.unseen[row]:
+                rows[row] = score
+                if len(rows) == quota:
+                    break
+        place = request.region or request.language or "world"
+        paths = {row: (f"trending:{place}", f"video:{request.snapshot.rows[row].id}") for row in rows}
+        return _ordered(self.name, request, rows, quota, paths)
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """New and little-shown videos by Thompson sampling (`ranker.exploration`)."""
+
+    audience: Audience
+    name: str = "fresh"
+
+    def find(self, request: Request, quota: int) -> Candidates:
+        config, snapshot = self.audience.config.exploration, request.snapshot
+        crowd, tallies = self.audience.crowd, self.audience.tallies
+        chosen: list[int] = []
+        for row in _newest(crowd, snapshot):
+            name = snapshot.rows[row].id
+            young = request.now - snapshot.published_at[row] < config.fresh_seconds
+            little = tallies.shown.get(name, 0) < config.enough
+            if request.unseen[row] and (young or little) and tallies.liked.get(name, 0.0) < config.found:
+                chosen.append(row)
+                if len(chosen) == config.pool:
+                    break
+        if not chosen:
+            return _nothing(self.name)
+        names = [snapshot.rows[row].id for row in chosen]
+        vectors = snapshot.vectors[chosen]
+        shown, liked = tallies.of(names)
+        prior = np.array([(crowd.priors if crowd else {}).get(name, np.nan) for name in names])
+        unknown = np.flatnonzero(np.isnan(prior))
+        known = crowd.known if crowd is not None and crowd.known is not None else (vectors[:0], shown[:0], liked[:0])
+        if known[0].shape[1] != vectors.shape[1]:
+            # Of another version of the vectors, until the next rebuild.
+            known = vectors[:0], shown[:0], liked[:0]
+        prior[unknown] = prior_means(vectors[unknown], *known, config)
+        theta = posterior(shown, liked, prior, config).draw(stream_of(request.viewer, request.now))
+        drawn = {
+            place: crowd.drawn[name]
+            for place, name in enumerate(names)
+            if crowd is not None and name in crowd.drawn and len(crowd.drawn[name]) == vectors.shape[1]
+        }
+        wanted = [one for one in interests_of(request.profile) if len(one.vector) == vectors.shape[1]]
+        if wanted:
+            fit = fits(
+                np.stack([one.vector for one in wanted]),
+                np.array([one.mass for one in wanted]),
+                audiences(vectors, drawn, config),
+                config,
+            )
+        else:
+            fit = np.ones(len(chosen))
+        found = dict(zip(chosen, (theta * fit).tolist(), strict=True))
+        paths = {row: ("fresh", f"video:{snapshot.rows[row].id}") for row in chosen}
+        return _ordered(self.name, request, found, quota, paths)
+
+
+def _newest(crowd: Crowd | None, snapshot: Snapshot) -> Iterator[int]:
+    """Rows that exploration may try, newest first: those published since the crowd was made, and those it named."""
+    known = crowd is not None and crowd.table[0] is snapshot.rows
+    yield from range(len(snapshot) - 1, crowd.table[1] - 1 if crowd is not None and known else -1, -1)
+    if crowd is not None and known:
+        yield from (snapshot.row_of[name] for name in crowd.priors if name in snapshot.row_of)
+
+
+def _seeds(crowd: Crowd, profile: Profile) -> dict[int, float]:
+    """The seeds that the crowd knows, by column."""
+    columns = crowd.interactions.videos
+    return {columns[name]: weight for name, weight in seeds_of(profile).items() if name in columns}
+
+
+def _path(watched: Sequence[str], through: str, video: str) -> tuple[str, ...]:
+    return (*(f"video:{name}" for name in watched), through, f"video:{video}")
+
+
+def _nothing(name: str) -> Candidates:
+    return Candidates(name, np.zeros(0, np.int64), np.zeros(0))
+
+
+def _ordered(
+    name: str, request: Request, scores: dict[int, float], quota: int, paths: Mapping[int, tuple[str, ...]]
+) -> Candidates:
+    """The best of what was found, ties by video id."""
+    ids = request.snapshot.rows
+    order = sorted(scores, key=lambda row: (-scores[row], ids[row].id))[:quota]
+    rows: Rows = np.array(order, np.int64)
+    return Candidates(
+        name, rows, np.array([scores[row] for row in order], np.float64), {row: paths[row] for row in order}
+    )
