@@ -158,9 +158,9 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
         return reelsense.profile(user)
 
     @router.get("/viewers/{user}/feed")
-    def feed(user: str, k: K = 10) -> dict[str, Any]:
-        """A viewer's feed with its reasons."""
-        return reelsense.recommend(user, k)
+    def feed(user: str, k: K = 10, region: Place = "", language: Place = "") -> dict[str, Any]:
+        """A viewer's feed with its reasons; for a region and a language, or those of the viewer's last event."""
+        return reelsense.recommend(user, k, region, language)
 
     return router
 

@@ -17,6 +17,7 @@ import typer
 from app import queue_commands
 from app.dead_commands import dead
 from app.key_commands import key
+from app.ranker_commands import ranker
 from app.reembed_commands import reembed
 from app.watch_command import watch
 from store.errors import ReelsenseError
@@ -34,6 +35,7 @@ train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_hel
 app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
 app.add_typer(key, name="key")
+app.add_typer(ranker, name="ranker")
 queue_commands.add_to(app)
 app.add_typer(reembed, name="reembed")
 app.command("watch")(watch)

@@ -40,6 +40,7 @@ from store.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
+    from ranker.objectives import RankerFile
     from ranker.video_table import VideoTable
     from workers.graph import Graph
 
@@ -396,12 +397,25 @@ class ReelSense:
         table = self.table
         return {"user": user, **describe(build(events, table), table)}
 
-    def recommend(self, user: str, k: int) -> dict[str, Any]:
-        """A viewer's feed, each video with its score, the terms that add up to it, and the reasons."""
-        from ranker.recommend import recommend
+    @cached_property
+    def ranker_file(self) -> RankerFile:
+        """The ranker's weights and rules, read again when their file changes."""
+        from ranker.objectives import FILE_NAME, RankerFile
+
+        return RankerFile(self.settings.data / FILE_NAME)
+
+    def recommend(self, user: str, k: int, region: str = "", language: str = "") -> dict[str, Any]:
+        """A viewer's feed, each video with its score, the terms that add up to it, the reasons, and what rules moved.
+        `region` and `language` are those of the request; empty: those of the viewer's last event."""
+        from ranker.recommend import recommend, situation_of
+        from ranker.scoring import Situation
 
         with measurements.timed("reelsense_feed_seconds"):
-            found = recommend(self.catalogue.events(user), self.table, _count(k), time.time())
+            events = self.catalogue.events(user)
+            was = situation_of(events)
+            where = Situation(region or was.region, language or was.language)
+            ranking = self.ranker_file.current()
+            found = recommend(events, self.table, _count(k), time.time(), ranking, situation=where)
             return {"user": user, "items": self._titled(found)}
 
     def _titled(self, items: Iterable[Any]) -> list[dict[str, Any]]:

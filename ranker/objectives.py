@@ -79,6 +79,10 @@ def parse(content: bytes) -> Ranking:
 
 def read(path: Path) -> Ranking:
     """The ranking that a file names. Raises `ranker.invalid`."""
+    return parse(_content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -86,7 +90,7 @@ def read(path: Path) -> Ranking:
         raise _invalid(f"{path.name} cannot be read ({error.strerror})") from None
     if len(content) > MOST_BYTES:
         raise _invalid(f"it has more than {MOST_BYTES} bytes")
-    return parse(content)
+    return content
 
 
 def _invalid(what: str) -> SettingsError:
@@ -141,12 +145,12 @@ class RankerFile:
         if stamp is None:
             return Status(Ranking(), "", None)
         try:
-            ranking = read(self.path)
-            digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
-        except (ReelsenseError, OSError) as error:
-            problem = error if isinstance(error, ReelsenseError) else _invalid(str(error))
+            content = _content(self.path)
+            ranking = parse(content)
+        except ReelsenseError as problem:
             _log.warning("%s The last good one stays in force.", problem.message, extra={"code": problem.code})
             return Status(self._status.ranking, self._status.digest, problem)
+        digest = hashlib.sha256(content).hexdigest()[:16]
         _log.info("ranker file %s is in force", digest)
         return Status(ranking, digest, None)
 
