@@ -45,6 +45,7 @@ DOCS_POLICY = (
     "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src https://cdn.jsdelivr.net"
 )
 K = Annotated[int, Query(ge=1, le=10_000)]
+Place = Annotated[str, Query(max_length=35, pattern=r"^[A-Za-z0-9-]*$")]
 
 
 def create_api(settings: Settings) -> FastAPI:

@@ -287,11 +287,18 @@ def profile(user: User, data: Data = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def recommend(user: User, k: Count = 10, data: Data = None, as_json: Json = False) -> None:
+def recommend(
+    user: User,
+    k: Count = 10,
+    region: Annotated[str, typer.Option(help="Where the viewer is (DE). Default: as the last event says.")] = "",
+    language: Annotated[str, typer.Option(help="What the viewer speaks (en). Default: the same.")] = "",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """A viewer's feed, with the reasons for each video."""
     from app.tables import show_feed
 
-    answer(as_json, data, lambda reelsense: reelsense.recommend(user, k), show_feed)
+    answer(as_json, data, lambda reelsense: reelsense.recommend(user, k, region, language), show_feed)
 
 
 @app.command()
