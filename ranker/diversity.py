@@ -49,11 +49,11 @@ def greedy_mmr(
     waiting = np.ones(len(scores), np.bool_)
     taken: list[int] = []
     while len(taken) < min(steps, len(scores)):
-        best = _best(scores - weight * nearest, waiting, rank)
+        best = _best(np.where(waiting, scores - weight * nearest, -np.inf), rank)
         waiting[best] = False
         taken.append(best)
-        cosines = vectors @ vectors[best]
-        nearest[waiting] = np.maximum(nearest[waiting], cosines[waiting])
+        # What was taken keeps the penalty it was taken with.
+        np.maximum(nearest, vectors @ vectors[best], out=nearest, where=waiting)
     return _completed(taken, waiting, scores, -weight * nearest, rank)
 
 
@@ -69,7 +69,7 @@ def greedy_dpp(
     waiting = np.ones(len(scores), np.bool_)
     taken: list[int] = []
     while len(taken) < steps:
-        best = _best(scores + trade * np.log(residual), waiting, rank)
+        best = _best(np.where(waiting, scores + trade * np.log(residual), -np.inf), rank)
         waiting[best] = False
         if residual[best] > LEAST_RESIDUAL:
             step = len(taken)
@@ -97,10 +97,9 @@ def _rank(ids: Sequence[str]) -> npt.NDArray[np.int64]:
     return rank
 
 
-def _best(values: Float64, waiting: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64]) -> int:
-    left = np.flatnonzero(waiting)
-    tied = left[values[left] == values[left].max()]
-    return int(tied[np.argmin(rank[tied])])
+def _best(values: Float64, rank: npt.NDArray[np.int64]) -> int:
+    tied = np.flatnonzero(values == values.max())
+    return int(tied[0] if len(tied) == 1 else tied[np.argmin(rank[tied])])
 
 
 def _completed(

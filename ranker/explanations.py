@@ -129,7 +129,7 @@ def _anchors(
     places = np.array([snapshot.row_of[name] for name in names])
     heaviness = np.array([parts[name].long + parts[name].recent for name in names])
     drops = _Drops(profile, snapshot, rows, names, places, now, config)
-    tried = [_candidates(drops.alike[place], heaviness) for place in range(len(rows))]
+    tried = _candidates(drops.alike, heaviness)
     effects = np.full((len(rows), len(names)), -np.inf)
     for place, indices in enumerate(tried):
         for index in indices:
@@ -275,11 +275,18 @@ class _Drops:
         return self._lengths[index]
 
 
-def _candidates(alike: Float64, heaviness: Float64) -> list[int]:
-    """The nearest watched videos, and those that add most: few enough to score the row again without each."""
-    nearest = np.argsort(-alike, kind="stable")[:NEAREST_TRIED]
-    heaviest = np.argsort(-alike * heaviness, kind="stable")[:HEAVIEST_TRIED]
-    return sorted({int(index) for index in (*nearest, *heaviest)})
+def _candidates(alike: Float64, heaviness: Float64) -> list[list[int]]:
+    """For each row the nearest watched videos, and those that add most: few enough to try each."""
+    nearest = _largest(alike, NEAREST_TRIED)
+    heaviest = _largest(alike * heaviness, HEAVIEST_TRIED)
+    return [sorted({*one, *other}) for one, other in zip(nearest.tolist(), heaviest.tolist(), strict=True)]
+
+
+def _largest(values: Float64, count: int) -> Rows:
+    """int64 [n, count]: the columns of the largest values of each row, in no order."""
+    if values.shape[1] <= count:
+        return np.tile(np.arange(values.shape[1]), (len(values), 1))
+    return np.argpartition(-values, count - 1, axis=1)[:, :count]
 
 
 def _totals(

@@ -52,8 +52,10 @@ def source_terms(found: Found | None, rows: Int64, weights: Mapping[str, float])
         scores = np.nan_to_num(np.asarray(item.scores, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         if not weight or not len(scores) or not scores.max() > 0:
             continue
-        share = np.zeros(int(max(rows.max(initial=-1), np.max(item.rows))) + 1)
-        np.maximum.at(share, np.asarray(item.rows, np.int64), np.maximum(scores / scores.max(), 0.0))
+        found_rows = np.asarray(item.rows, np.int64)
+        share = np.zeros(int(max(rows.max(initial=-1), found_rows.max())) + 1)
+        real = found_rows >= 0
+        np.maximum.at(share, found_rows[real], np.maximum(scores / scores.max(), 0.0)[real])
         name = PREFIX + item.source
         terms[name] = np.maximum(terms.get(name, np.zeros(len(rows))), weight * share[rows])
     return terms
@@ -63,7 +65,8 @@ def sources_of(found: Found | None, rows: Int64) -> list[list[dict[str, Any]]]:
     """For each row the sources that found it, as JSON: name, score, and the path where there is one."""
     listed: list[list[dict[str, Any]]] = [[] for _ in rows]
     for item in found.candidates if found is not None else ():
-        scores = {int(row): float(score) for row, score in zip(item.rows, item.scores, strict=True)}
+        shown = np.flatnonzero(np.isin(item.rows, rows))
+        scores = {int(item.rows[place]): float(item.scores[place]) for place in shown}
         for place, row in enumerate(rows.tolist()):
             if row in scores:
                 said: dict[str, Any] = {"source": item.source, "score": scores[row]}

@@ -7,7 +7,7 @@ once, by `strength * kinship`, and the largest of these counts for a video:
     kinship  = max over kinds of  weight of the kind * likeness of that kind, each 0..1
 
 A `not_interested` has the mass 2 and so the strength 1, which halves every `refusal_half_life_seconds`; a `skip` has
-the mass 0.5, which is near nothing here (0.06). Likeness by topic is the cosine of the tags, each times its rarity. By
+the mass 0.5, which is too little to count (0.06). Likeness by topic is the cosine of the tags, each times its rarity. By
 creator it is 1 or 0. By look, sound and words it is a cosine above `refusal_floor`, drawn out to 0..1: that of the two
 fused vectors, and for each modality by itself that of the refused video's part of it (its tokens times their weights)
 with the candidate's part. The candidate's part need not be read from storage: parts of different modalities are nearly
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-# The strongest so many refusals count, each with at least this strength.
+# The strongest so many refusals count, each with at least this strength: more than one skip has.
 MOST_REFUSED = 16
-LEAST_STRENGTH = 0.01
+LEAST_STRENGTH = 0.07
 # A modality with less than this share of the attention (at unit length) cannot make a video alike.
 LEAST_ATTENTION = 0.15
 CHUNK = 65_536
@@ -98,8 +98,12 @@ def parts_of(video: PublishedVideo) -> Float64:
     return parts
 
 
-def nearness(refused: Refused, snapshot: Snapshot, rows: Int64 | None, config: RankerConfig) -> Float64:
-    """float64 [n] in 0..1: strength times kinship of the refusal that is nearest to each row (all rows: None)."""
+def nearness(
+    refused: Refused, snapshot: Snapshot, rows: Int64 | None, config: RankerConfig, exact: bool = True
+) -> Float64:
+    """float64 [n] in 0..1: strength times kinship of the refusal that is nearest to each row (all rows: None).
+
+    Without `exact`, and for all rows, vectors are multiplied in float32."""
     count = len(snapshot) if rows is None else len(rows)
     found = np.zeros(count)
     if not len(refused):
@@ -107,36 +111,37 @@ def nearness(refused: Refused, snapshot: Snapshot, rows: Int64 | None, config: R
     facts = facts_of(snapshot)
     for start in range(0, count, CHUNK):
         some = np.arange(start, min(start + CHUNK, count)) if rows is None else rows[start : start + CHUNK]
-        kinship = kinships(refused, snapshot, some, config, facts).max(axis=0)
+        kinship = kinships(refused, snapshot, some, config, facts, exact and rows is not None).max(axis=0)
         found[start : start + CHUNK] = (kinship * refused.strengths).max(axis=1)
     return found
 
 
-def kinships(refused: Refused, snapshot: Snapshot, rows: Int64, config: RankerConfig, facts: RowFacts) -> Float64:
+def kinships(
+    refused: Refused, snapshot: Snapshot, rows: Int64, config: RankerConfig, facts: RowFacts, exact: bool = True
+) -> Float64:
     """float64 [6, n, r]: likeness by each of `KINDS` times its weight, for each row and refused video."""
     found = np.zeros((len(KINDS), len(rows), len(refused)))
     found[0] = config.refusal_topic * _topics(refused, rows, facts)
     creators = snapshot.creators[refused.rows]
     named = np.array([bool(snapshot.rows[place].creator) for place in refused.rows])
     found[1] = config.refusal_creator * ((snapshot.creators[rows][:, None] == creators) & named)
-    chosen = snapshot.vectors[rows].astype(np.float64)
     weights = (config.refusal_look, config.refusal_look, config.refusal_sound, config.refusal_words)
-    for place, directions in enumerate((snapshot.vectors[refused.rows].astype(np.float64), *refused.parts)):
-        if not (directions.any() and weights[place]):
-            continue
-        cosines = _products(chosen, directions)
+    kinds = np.concatenate([snapshot.vectors[refused.rows].astype(np.float64)[None], refused.parts])
+    used = [place for place in range(len(kinds)) if weights[place] and kinds[place].any()]
+    directions = kinds[used].reshape(-1, kinds.shape[2])
+    if exact:
+        # One product for each row: a product of whole matrices may round a row differently beside other rows.
+        products = np.matmul(snapshot.vectors[rows].astype(np.float64)[:, None, :], directions.T)[:, 0, :]
+    else:
+        products = (snapshot.vectors[rows] @ directions.T.astype(np.float32)).astype(np.float64)
+    for number, place in enumerate(used):
+        cosines = products[:, number * len(refused) : (number + 1) * len(refused)]
         if place:
             attention = facts.attention[rows, place - 1][:, None]
             cosines = np.where(attention >= LEAST_ATTENTION, cosines / np.maximum(attention, LEAST_ATTENTION), 0.0)
         drawn = (np.minimum(cosines, 1.0) - config.refusal_floor) / (1.0 - config.refusal_floor)
         found[2 + place] = weights[place] * np.maximum(drawn, 0.0)
     return found
-
-
-def _products(chosen: Float64, directions: Float64) -> Float64:
-    # One product for each row: a product of whole matrices may round a row differently beside other rows.
-    products: Float64 = np.matmul(chosen[:, None, :], directions.T)[:, 0, :]
-    return products
 
 
 def _topics(refused: Refused, rows: Int64, facts: RowFacts) -> Float64:

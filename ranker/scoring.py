@@ -208,7 +208,7 @@ def score_terms(
         terms["followed_creator"] = config.followed_creator * _followed(profile, snapshot, rows)
     if config.refusal and profile.negative_mass > 0:
         known = refused_of(profile, snapshot, now, config) if refused is None else refused
-        terms["refusal"] = -config.refusal * nearness(known, snapshot, rows, config)
+        terms["refusal"] = -config.refusal * nearness(known, snapshot, rows, config, exact)
     return terms
 
 
