@@ -15,7 +15,7 @@ What is taken never scores above what was taken before it. Ties go by id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ Float64 = npt.NDArray[np.float64]
 
 # Below this the video lies in the span of those taken before: no further down than that.
 LEAST_RESIDUAL = 1e-6
+# Up to so many, all cosines are multiplied at once.
+AT_ONCE = 512
 
 
 class DiversityConfig(BaseModel):
@@ -45,6 +47,7 @@ def greedy_mmr(
 ) -> tuple[list[int], Float64]:
     """Places in the order taken, and the penalty of each place [n]. After `steps` the rest follows by what is left."""
     rank = _rank(ids)
+    cosines = _cosines(vectors)
     nearest = np.zeros(len(scores))
     waiting = np.ones(len(scores), np.bool_)
     taken: list[int] = []
@@ -53,7 +56,7 @@ def greedy_mmr(
         waiting[best] = False
         taken.append(best)
         # What was taken keeps the penalty it was taken with.
-        np.maximum(nearest, vectors @ vectors[best], out=nearest, where=waiting)
+        np.maximum(nearest, cosines(best), out=nearest, where=waiting)
     return _completed(taken, waiting, scores, -weight * nearest, rank)
 
 
@@ -62,6 +65,7 @@ def greedy_dpp(
 ) -> tuple[list[int], Float64]:
     """The same by the determinant; `vectors` [n, dim] are of unit length."""
     rank = _rank(ids)
+    cosines = _cosines(vectors)
     trade = (1.0 - theta) / theta
     steps = min(steps, len(scores))
     factor = np.zeros((steps, len(scores)))
@@ -74,7 +78,7 @@ def greedy_dpp(
         if residual[best] > LEAST_RESIDUAL:
             step = len(taken)
             known = factor[:step, best] @ factor[:step]
-            added = (vectors @ vectors[best] - known) / np.sqrt(residual[best])
+            added = (cosines(best) - known) / np.sqrt(residual[best])
             factor[step] = added
             residual[waiting] = np.clip(residual[waiting] - added[waiting] ** 2, LEAST_RESIDUAL, 1.0)
         taken.append(best)
@@ -89,6 +93,14 @@ def diversify(
         return greedy_dpp(scores, ids, vectors, config.dpp_theta, steps)
     weight = config.mmr_weight if config.method == "mmr" else 0.0
     return greedy_mmr(scores, ids, vectors, weight, steps if weight else 0)
+
+
+def _cosines(vectors: Float64) -> Callable[[int], Float64]:
+    """The cosines of one place with all. Rounded, so that equals stay equal whatever block they were multiplied in."""
+    if len(vectors) <= AT_ONCE:
+        every = np.round(vectors @ vectors.T, 12)
+        return lambda place: every[place]
+    return lambda place: np.round(vectors @ vectors[place], 12)
 
 
 def _rank(ids: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from ranker import tag_index
 from ranker.found import PREFIX
+from ranker.modality_parts import modality_sums, weighted_tokens
 from ranker.profiles import LONG_HALF_LIFE_SECONDS, RECENT_HALF_LIFE_SECONDS, Contribution, Profile, watched_of, without
 from ranker.refusals import KINDS, Refused, kind_names, kinships, refused_of
 from ranker.row_facts import facts_of, primary
@@ -323,29 +324,18 @@ def contributions(video: PublishedVideo, other: PublishedVideo) -> Float64:
     A vector is the weighted sum of its token vectors at unit length, so the cosine is the sum of these and of products
     across modalities. The latter are near 0 (`fusion.projection`) and mean nothing: no token is credited with them.
     """
-    mine, theirs = _weighted(video), _weighted(other)
-    added = np.zeros(len(mine))
-    for modality in MODALITIES:
-        inside = [token.modality == modality for token in video.attributes.tokens]
-        across = [token.modality == modality for token in other.attributes.tokens]
-        added[inside] = mine[inside] @ theirs[across].sum(axis=0)
-    scale = np.linalg.norm(mine.sum(axis=0)) * np.linalg.norm(theirs.sum(axis=0))
-    return added / scale
-
-
-def _weighted(video: PublishedVideo) -> Float64:
-    weighted: Float64 = video.weights.astype(np.float64)[:, None] * video.token_vectors.astype(np.float64)
-    return weighted
+    numbers, mine = modality_sums(video)
+    _, theirs = modality_sums(other)
+    added: Float64 = np.einsum("td,td->t", weighted_tokens(video), theirs[numbers])
+    return added / (np.linalg.norm(mine.sum(axis=0)) * np.linalg.norm(theirs.sum(axis=0)))
 
 
 def by_modality(video: PublishedVideo, added: Float64) -> dict[Modality, float]:
     """The sums of token contributions over each modality that the video has."""
-    sums: dict[Modality, float] = {}
-    for modality in MODALITIES:
-        inside = [token.modality == modality for token in video.attributes.tokens]
-        if any(inside):
-            sums[modality] = float(added[inside].sum())
-    return sums
+    numbers, _ = modality_sums(video)
+    sums = np.bincount(numbers, added, len(MODALITIES))
+    counts = np.bincount(numbers, minlength=len(MODALITIES))
+    return {modality: float(sums[place]) for place, modality in enumerate(MODALITIES) if counts[place]}
 
 
 def _moment(table: VideoTable, row: VideoRow, anchor: VideoRow) -> list[Reason]:
@@ -381,8 +371,9 @@ def _moment(table: VideoTable, row: VideoRow, anchor: VideoRow) -> list[Reason]:
 
 
 def _of(video: PublishedVideo, modality: Modality) -> list[int]:
-    tokens = video.attributes.tokens
-    return [index for index, token in enumerate(tokens) if token.modality == modality and video.weights[index] > 0]
+    numbers, _ = modality_sums(video)
+    inside: list[int] = np.flatnonzero((numbers == MODALITIES.index(modality)) & (video.weights > 0)).tolist()
+    return inside
 
 
 def _spoken(token: AttendedToken) -> str:

@@ -7,12 +7,12 @@ once, by `strength * kinship`, and the largest of these counts for a video:
     kinship  = max over kinds of  weight of the kind * likeness of that kind, each 0..1
 
 A `not_interested` has the mass 2 and so the strength 1, which halves every `refusal_half_life_seconds`; a `skip` has
-the mass 0.5, which is too little to count (0.06). Likeness by topic is the cosine of the tags, each times its rarity. By
-creator it is 1 or 0. By look, sound and words it is a cosine above `refusal_floor`, drawn out to 0..1: that of the two
-fused vectors, and for each modality by itself that of the refused video's part of it (its tokens times their weights)
-with the candidate's part. The candidate's part need not be read from storage: parts of different modalities are nearly
-orthogonal (`fusion.projection`), so it is the fused vector's component along the refused part, over the length that the
-candidate's attention gives that part.
+the mass 0.5, which is too little to count (0.06). Likeness by topic is the cosine of the tags, each times its rarity.
+By creator it is 1 or 0. By look, sound and words it is a cosine above `refusal_floor`, drawn out to 0..1: that of the
+two fused vectors, and for each modality by itself that of the refused video's part of it (its tokens times their
+weights) with the candidate's part. The candidate's part need not be read from storage: parts of different modalities
+are nearly orthogonal (`fusion.projection`), so it is the fused vector's component along the refused part, over the
+length that the candidate's attention gives that part.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ranker.events import ACT_VALUES
+from ranker.modality_parts import modality_sums
 from ranker.profiles import NEGATIVE_HALF_LIFE_SECONDS, Profile, fading
 from ranker.row_facts import RowFacts, facts_of
 from ranker.video_table import PublishedVideo, Snapshot, VideoTable
@@ -86,16 +87,9 @@ def refused_of(
 
 def parts_of(video: PublishedVideo) -> Float64:
     """float64 [3, dim]: the unit direction of each modality's part of the video's vector, or zeros."""
-    weighted = video.weights.astype(np.float64)[:, None] * video.token_vectors.astype(np.float64)
-    parts = np.zeros((len(MODALITIES), len(video.vector)))
-    for place, modality in enumerate(MODALITIES):
-        inside = [token.modality == modality for token in video.attributes.tokens]
-        if any(inside):
-            part = weighted[inside].sum(axis=0)
-            norm = np.linalg.norm(part)
-            if norm > 0:
-                parts[place] = part / norm
-    return parts
+    sums = modality_sums(video)[1]
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    return sums / np.where(norms > 0, norms, 1.0)
 
 
 def nearness(
