@@ -46,6 +46,7 @@ DOCS_POLICY = (
     "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src https://cdn.jsdelivr.net"
 )
 K = Annotated[int, Query(ge=1, le=10_000)]
+Place = Annotated[str, Query(max_length=35, pattern=r"^[A-Za-z0-9-]*$")]
 
 
 def create_api(settings: Settings) -> FastAPI:
@@ -154,9 +155,9 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
         return reelsense.profile(user, points)
 
     @router.get("/viewers/{user}/feed")
-    def feed(user: str, k: K = 10) -> dict[str, Any]:
-        """A viewer's feed with its reasons."""
-        return reelsense.recommend(user, k)
+    def feed(user: str, k: K = 10, region: Place = "", language: Place = "") -> dict[str, Any]:
+        """A viewer's feed with its reasons; for a region and a language, or those of the viewer's last event."""
+        return reelsense.recommend(user, k, region=region, language=language)
 
     return router
 

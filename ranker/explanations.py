@@ -5,8 +5,13 @@ Each reason is a dict with `kind`, `text` (the sentence), and `effect`: how much
 watched_video     the watched video that this one resembles most, of those without which its score would be lower;
                   `effect` is how much lower, from scoring it again for the same viewer without that video
 moment            the modality and second that make the two alike (part of the same effect; it has none of its own)
-tags              tags shared with what was watched, each with what it adds to the `tags` term
+interest          the one of the viewer's interests that it suits; `effect` against the next best of them
+tags              tags shared with what was watched, each with what it adds to the `tags` term; `effect` is how much
+                  lower the score is for a viewer of whom these tags are not known
 followed_creator  the viewer follows its creator
+region, language  of the request, or of where the viewer has been
+source            a source of recall found it, with the path; `effect` is what that adds
+small_creator     its creator has few videos
 fresh, new_viewer why it is shown to a viewer of whom nothing is known
 unexplored        none of the above: the best of what is left
 """
@@ -20,8 +25,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ranker import tag_index
-from ranker.profiles import Profile, watched_of, without
-from ranker.scoring import RankerConfig, Rows, confidences, score_terms
+from ranker.contributions import Contribution
+from ranker.found import PREFIX
+from ranker.modality_parts import modality_sums, weighted_tokens
+from ranker.profiles import LONG_HALF_LIFE_SECONDS, RECENT_HALF_LIFE_SECONDS, Profile, watched_of, without
+from ranker.refusals import KINDS, Refused, kind_names, kinships, refused_of
+from ranker.row_facts import facts_of, primary
+from ranker.scoring import (
+    NOWHERE,
+    RankerConfig,
+    Rows,
+    Situation,
+    confidence,
+    confidences,
+    interest_confidences,
+    interests_of,
+    score_terms,
+    small_creators,
+)
 from ranker.video_table import PublishedVideo, Snapshot, VideoRow, VideoTable
 from store.records import MODALITIES, AttendedToken, Modality
 
@@ -33,6 +54,12 @@ MATTERS = 1e-3
 NAMED_TAGS = 3
 NEAREST_TRIED = 3
 HEAVIEST_TRIED = 2
+# Of the videos a viewer watched, the heaviest so many may be named; and where naming one means to build the viewer's
+# interests anew without it, so many of them are tried in one feed.
+MOST_ANCHORS = 500
+MOST_REBUILT = 16
+# A creator is small while `small_creator` gives at least this share.
+SMALL = 0.5
 MOST_MOMENTS = 100
 WHOLE_VIDEO_SOURCES = frozenset({"title", "description", "tags"})
 ACTS: dict[str, str] = {
@@ -55,12 +82,16 @@ def explain(
     terms: Mapping[str, Float64],
     now: float,
     config: RankerConfig,
+    where: Situation = NOWHERE,
 ) -> list[list[Reason]]:
-    """The reasons of each of `rows`, strongest first; every row has at least one. `terms` are the rows' own."""
+    """The reasons of each of `rows`; every row has at least one. `terms` are the rows' own, `config` the weights that
+    made them."""
     known = profile.long_mass > 0
-    anchors = _anchors(profile, snapshot, rows, now, config) if known else [None] * len(rows)
+    anchors = _anchors(profile, table, snapshot, rows, now, config) if known else [None] * len(rows)
     long, _, _ = confidences(profile, now, config)
     tags_length = tag_index.length(profile.tags)
+    interests = _interests(profile, snapshot, rows, now, config)
+    small = small_creators(snapshot, rows, config) >= SMALL
     result = []
     for place, row_number in enumerate(rows):
         row = snapshot.rows[row_number]
@@ -69,59 +100,203 @@ def explain(
             reasons.append(anchor)
             if place < MOST_MOMENTS:
                 reasons.extend(_moment(table, row, snapshot.rows[snapshot.row_of[anchor["video"]]]))
-        shares = tag_index.shares(profile.tags, tags_length, row.tags, snapshot.tags)
-        reasons.extend(_tags(shares, config.tags * long))
+        reasons.extend(interests[place])
+        reasons.extend(_tags(profile.tags, tags_length, row, snapshot, config.tags * long))
         if (followed := float(terms["followed_creator"][place])) > 0:
             text = f"By {row.creator}, whom you follow."
             reasons.append({"kind": "followed_creator", "text": text, "creator": row.creator, "effect": followed})
+        reasons.extend(_placed(row, where, float(terms["region"][place]), float(terms["language"][place])))
+        for name, values in terms.items():
+            if name.startswith(PREFIX) and values[place] >= MATTERS:
+                reasons.append(_source(name.removeprefix(PREFIX), float(values[place])))
+        if small[place] and (added := float(terms["small_creator"][place])) >= MATTERS:
+            text = f"By {row.creator}, who has few videos yet."
+            reasons.append({"kind": "small_creator", "text": text, "creator": row.creator, "effect": added})
         if not known:
             reasons.extend(_unknown_viewer(row, float(terms["freshness"][place]), now))
         result.append(reasons or [_unexplored(row)])
     return result
 
 
-def _anchors(profile: Profile, snapshot: Snapshot, rows: Rows, now: float, config: RankerConfig) -> list[Reason | None]:
+def _anchors(
+    profile: Profile, table: VideoTable, snapshot: Snapshot, rows: Rows, now: float, config: RankerConfig
+) -> list[Reason | None]:
     """For each row the `watched_video` reason, where there is one."""
-    names = sorted(name for name, part in profile.contributions.items() if part.long > 0 and name in snapshot.row_of)
+    parts = profile.contributions
+    names = [name for name, part in parts.items() if part.long > 0 and name in snapshot.row_of]
+    names = sorted(names, key=lambda name: (-parts[name].long, name))[:MOST_ANCHORS]
     if not names:
         return [None] * len(rows)
+    names.sort()
     places = np.array([snapshot.row_of[name] for name in names])
-    heaviness = np.array([profile.contributions[name].long + profile.contributions[name].recent for name in names])
-    # Not a matrix product: that may round a row differently beside other rows, and a reason must not change with k.
-    alike = np.einsum(
-        "nd,md->nm", snapshot.vectors[rows].astype(np.float64), snapshot.vectors[places].astype(np.float64)
-    )
-    tried = [_candidates(alike[place], heaviness) for place in range(len(rows))]
-    full = _totals(profile, snapshot, rows, now, config)
+    heaviness = np.array([parts[name].long + parts[name].recent for name in names])
+    drops = _Drops(profile, snapshot, rows, names, places, now, config)
+    tried = _candidates(drops.alike, heaviness)
     effects = np.full((len(rows), len(names)), -np.inf)
-    for index in sorted({index for indices in tried for index in indices}):
+    for place, indices in enumerate(tried):
+        for index in indices:
+            effects[place, index] = drops.of(place, index)
+    if interests_of(profile):
+        tried = _nearest_that_matters(tried, effects, drops.alike)
+        rebuilt = sorted({index for indices in tried for index in indices})
+    else:
+        # What such a video adds is more than sums: refusing it, or following its creator.
+        rebuilt = sorted(
+            {i for indices in tried for i in indices if parts[names[i]].negative or parts[names[i]].followed}
+        )
+    if rebuilt:
+        full = _totals(profile, table, snapshot, rows, now, config)
+    for index in rebuilt:
         video = watched_of(snapshot, names[index])
         if video is not None:
             touched = np.array([place for place, indices in enumerate(tried) if index in indices])
             reduced = without(profile, names[index], video)
-            effects[touched, index] = full[touched] - _totals(reduced, snapshot, rows[touched], now, config)
+            effects[touched, index] = full[touched] - _totals(reduced, table, snapshot, rows[touched], now, config)
     found: list[Reason | None] = []
     for place, indices in enumerate(tried):
         mattering = [index for index in indices if effects[place, index] >= MATTERS]
         if not mattering:
             found.append(None)
             continue
-        best = max(mattering, key=lambda index: (alike[place, index], names[index]))
-        found.append(
-            _watched_video(profile, snapshot.rows[places[best]], float(alike[place, best]), float(effects[place, best]))
-        )
+        best = max(mattering, key=lambda index: (drops.alike[place, index], names[index]))
+        anchor, alike = snapshot.rows[places[best]], float(drops.alike[place, best])
+        found.append(_watched_video(profile, anchor, alike, float(effects[place, best])))
     return found
 
 
-def _candidates(alike: Float64, heaviness: Float64) -> list[int]:
-    """The nearest watched videos, and those that add most: few enough to score the row again without each."""
-    nearest = np.argsort(-alike, kind="stable")[:NEAREST_TRIED]
-    heaviest = np.argsort(-alike * heaviness, kind="stable")[:HEAVIEST_TRIED]
-    return sorted({int(index) for index in (*nearest, *heaviest)})
+def _nearest_that_matters(tried: list[list[int]], effects: Float64, alike: Float64) -> list[list[int]]:
+    """For each row at most one video, and at most `MOST_REBUILT` different ones over all rows."""
+    chosen: list[list[int]] = []
+    different: set[int] = set()
+    for place, indices in enumerate(tried):
+        mattering = [index for index in indices if effects[place, index] >= MATTERS]
+        if len(different) >= MOST_REBUILT:
+            mattering = [index for index in mattering if index in different]
+        best = max(mattering, key=lambda index: (alike[place, index], -index), default=None)
+        chosen.append([] if best is None else [best])
+        different.update(chosen[-1])
+    return chosen
 
 
-def _totals(profile: Profile, snapshot: Snapshot, rows: Rows, now: float, config: RankerConfig) -> Float64:
-    total: Float64 = np.sum(list(score_terms(profile, snapshot, rows, now, config).values()), axis=0)
+class _Drops:
+    """How much lower each row's score would be had the viewer not watched a video: in closed form, from sums alone.
+
+    Without the video, an interest is the sum less `w v`, so that its product with a row, its length and its mass follow
+    from products that are known; the same for tags. `alike` float64 [rows, videos] is the cosine of the two.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        snapshot: Snapshot,
+        rows: Rows,
+        names: Sequence[str],
+        places: Rows,
+        now: float,
+        config: RankerConfig,
+    ) -> None:
+        age = now - profile.as_of
+        vectors = snapshot.vectors[places].astype(np.float64)
+        # One product for each row: a reason must not change with k.
+        chosen = snapshot.vectors[rows].astype(np.float64)[:, None, :]
+        self.alike: Float64 = np.matmul(chosen, vectors.T)[:, 0, :]
+        self.rows = [snapshot.rows[row] for row in rows]
+        self.watched = [snapshot.rows[place] for place in places]
+        self.parts: list[Contribution] = [profile.contributions[name] for name in names]
+        self.tags = profile.tags
+        self.index = snapshot.tags
+        self.tags_length = tag_index.length(profile.tags)
+        self.vectors = np.zeros((len(rows), len(names)))
+        for total, mass, weights, weight, half_life in (
+            (profile.long, profile.long_mass, [part.long for part in self.parts], config.interest_long,
+             LONG_HALF_LIFE_SECONDS),
+            (profile.recent, profile.recent_mass, [part.recent for part in self.parts], config.interest_recent,
+             RECENT_HALF_LIFE_SECONDS),
+        ):  # fmt: skip
+            squared = float(total @ total)
+            # What has faded for so long that its length underflows has no direction in the score either.
+            if not weight or not squared > 0:
+                continue
+            w = np.array(weights)
+            with_total = np.matmul(chosen, total)[:, 0]
+            sure = confidence(mass, age, half_life, config.half_mass)
+            less = np.array([confidence(max(mass - part, 0.0), age, half_life, config.half_mass) for part in weights])
+            left = squared - 2 * w * (vectors @ total) + w**2 * np.einsum("nd,nd->n", vectors, vectors)
+            # What is left of a sum that was this video alone is rounding.
+            there = left > 1e-12 * squared
+            lengths = np.sqrt(np.where(there, left, 1.0))
+            after = np.where(there, (with_total[:, None] - w * self.alike) / lengths, 0.0)
+            self.vectors += weight * (sure * with_total[:, None] / np.sqrt(squared) - less * after)
+        self.tag_sure = config.tags * confidence(profile.long_mass, age, LONG_HALF_LIFE_SECONDS, config.half_mass)
+        self.tag_less = [
+            config.tags
+            * confidence(max(profile.long_mass - part.long, 0.0), age, LONG_HALF_LIFE_SECONDS, config.half_mass)
+            for part in self.parts
+        ]
+        self._asked: dict[int, dict[str, float]] = {}
+        self._lengths: dict[int, float] = {}
+
+    def of(self, place: int, index: int) -> float:
+        """The drop of one row for one video."""
+        return float(self.vectors[place, index]) + self._tag_drop(place, index)
+
+    def _tag_drop(self, place: int, index: int) -> float:
+        if not self.tags_length or not self.tag_sure:
+            return 0.0
+        asked = self._row(place)
+        before = sum(weight * self.tags.get(tag, 0.0) for tag, weight in asked.items())
+        own, w = self.watched[index].tags, self.parts[index].long
+        after = sum(weight * max(self.tags.get(tag, 0.0) - w * own.get(tag, 0.0), 0.0) for tag, weight in asked.items())
+        length = self._length(index)
+        return self.tag_sure * before / self.tags_length - (self.tag_less[index] * after / length if length else 0.0)
+
+    def _row(self, place: int) -> dict[str, float]:
+        if place not in self._asked:
+            tags = self.rows[place].tags
+            norm = tag_index.length(tags)
+            self._asked[place] = {
+                tag: weight / norm * self.index.rarity(tag)
+                for tag, weight in tags.items()
+                if weight > 0 and self.tags.get(tag, 0.0) > 0
+            }
+        return self._asked[place]
+
+    def _length(self, index: int) -> float:
+        """The length of the viewer's tags without this video's."""
+        if index not in self._lengths:
+            w, squared = self.parts[index].long, self.tags_length**2
+            for tag, weight in self.watched[index].tags.items():
+                had = self.tags.get(tag, 0.0)
+                squared += max(had - w * weight, 0.0) ** 2 - had**2
+            # Cancelled to rounding: sum again what is left.
+            if squared < 1e-6 * self.tags_length**2:
+                own = self.watched[index].tags
+                left = {tag: had - w * own.get(tag, 0.0) for tag, had in self.tags.items()}
+                squared = sum(had**2 for had in left.values() if had > 1e-12)
+            self._lengths[index] = float(np.sqrt(max(squared, 0.0)))
+        return self._lengths[index]
+
+
+def _candidates(alike: Float64, heaviness: Float64) -> list[list[int]]:
+    """For each row the nearest watched videos, and those that add most: few enough to try each."""
+    nearest = _largest(alike, NEAREST_TRIED)
+    heaviest = _largest(alike * heaviness, HEAVIEST_TRIED)
+    return [sorted({*one, *other}) for one, other in zip(nearest.tolist(), heaviest.tolist(), strict=True)]
+
+
+def _largest(values: Float64, count: int) -> Rows:
+    """int64 [n, count]: the columns of the largest values of each row, in no order."""
+    if values.shape[1] <= count:
+        return np.tile(np.arange(values.shape[1]), (len(values), 1))
+    return np.argpartition(-values, count - 1, axis=1)[:, :count]
+
+
+def _totals(
+    profile: Profile, table: VideoTable, snapshot: Snapshot, rows: Rows, now: float, config: RankerConfig
+) -> Float64:
+    refused = refused_of(profile, snapshot, now, config, table)
+    terms = score_terms(profile, snapshot, rows, now, config, refused=refused)
+    total: Float64 = np.sum(list(terms.values()), axis=0)
     return total
 
 
@@ -150,29 +325,18 @@ def contributions(video: PublishedVideo, other: PublishedVideo) -> Float64:
     A vector is the weighted sum of its token vectors at unit length, so the cosine is the sum of these and of products
     across modalities. The latter are near 0 (`fusion.projection`) and mean nothing: no token is credited with them.
     """
-    mine, theirs = _weighted(video), _weighted(other)
-    added = np.zeros(len(mine))
-    for modality in MODALITIES:
-        inside = [token.modality == modality for token in video.attributes.tokens]
-        across = [token.modality == modality for token in other.attributes.tokens]
-        added[inside] = mine[inside] @ theirs[across].sum(axis=0)
-    scale = np.linalg.norm(mine.sum(axis=0)) * np.linalg.norm(theirs.sum(axis=0))
-    return added / scale
-
-
-def _weighted(video: PublishedVideo) -> Float64:
-    weighted: Float64 = video.weights.astype(np.float64)[:, None] * video.token_vectors.astype(np.float64)
-    return weighted
+    numbers, mine = modality_sums(video)
+    _, theirs = modality_sums(other)
+    added: Float64 = np.einsum("td,td->t", weighted_tokens(video), theirs[numbers])
+    return added / (np.linalg.norm(mine.sum(axis=0)) * np.linalg.norm(theirs.sum(axis=0)))
 
 
 def by_modality(video: PublishedVideo, added: Float64) -> dict[Modality, float]:
     """The sums of token contributions over each modality that the video has."""
-    sums: dict[Modality, float] = {}
-    for modality in MODALITIES:
-        inside = [token.modality == modality for token in video.attributes.tokens]
-        if any(inside):
-            sums[modality] = float(added[inside].sum())
-    return sums
+    numbers, _ = modality_sums(video)
+    sums = np.bincount(numbers, added, len(MODALITIES))
+    counts = np.bincount(numbers, minlength=len(MODALITIES))
+    return {modality: float(sums[place]) for place, modality in enumerate(MODALITIES) if counts[place]}
 
 
 def _moment(table: VideoTable, row: VideoRow, anchor: VideoRow) -> list[Reason]:
@@ -208,8 +372,9 @@ def _moment(table: VideoTable, row: VideoRow, anchor: VideoRow) -> list[Reason]:
 
 
 def _of(video: PublishedVideo, modality: Modality) -> list[int]:
-    tokens = video.attributes.tokens
-    return [index for index, token in enumerate(tokens) if token.modality == modality and video.weights[index] > 0]
+    numbers, _ = modality_sums(video)
+    inside: list[int] = np.flatnonzero((numbers == MODALITIES.index(modality)) & (video.weights > 0)).tolist()
+    return inside
 
 
 def _spoken(token: AttendedToken) -> str:
@@ -236,13 +401,119 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _tags(shares: Mapping[str, float], weight: float) -> list[Reason]:
-    named = {tag: weight * share for tag, share in shares.items() if weight * share >= MATTERS}
-    named = dict(list(named.items())[:NAMED_TAGS])
-    if not named:
+def _tags(wanted: Mapping[str, float], length: float, row: VideoRow, snapshot: Snapshot, weight: float) -> list[Reason]:
+    shares = tag_index.shares(wanted, length, row.tags, snapshot.tags)
+    adding = {tag: weight * share for tag, share in shares.items() if weight * share >= MATTERS}
+    if not adding:
         return []
-    text = f"You watch videos about {_listed(list(named))}."
-    return [{"kind": "tags", "text": text, "tags": named, "effect": sum(named.values())}]
+    total = weight * sum(shares.values())
+    # Without a tag the others weigh more in the viewer's taste, so that it may matter little: then name more of them.
+    for count in range(min(NAMED_TAGS, len(adding)), len(shares) + 1):
+        named = dict(list(shares.items())[:count])
+        left = _length_without(wanted, length, named)
+        rest = weight * (sum(shares.values()) - sum(named.values())) * (length / left if left else 0.0)
+        if total - rest >= MATTERS:
+            break
+    told = {tag: weight * share for tag, share in named.items()}
+    text = f"You watch videos about {_listed(list(told)[:NAMED_TAGS])}."
+    return [{"kind": "tags", "text": text, "tags": told, "effect": total - rest}]
+
+
+def _length_without(wanted: Mapping[str, float], length: float, named: Mapping[str, float]) -> float:
+    left = length**2 - sum(wanted[tag] ** 2 for tag in named)
+    if left < 1e-6 * length**2:
+        # Cancelled to rounding: sum again what is left.
+        return tag_index.length({tag: had for tag, had in wanted.items() if tag not in named})
+    return float(np.sqrt(left))
+
+
+def _interests(
+    profile: Profile, snapshot: Snapshot, rows: Rows, now: float, config: RankerConfig
+) -> list[list[Reason]]:
+    """For each row the interest it suits best, where the score would be lower without it."""
+    interests = interests_of(profile)
+    if not interests or not config.interest:
+        return [[] for _ in rows]
+    directions = np.stack([np.asarray(item.vector, np.float64) for item in interests], axis=1)
+    alike = np.matmul(snapshot.vectors[rows].astype(np.float64)[:, None, :], directions)[:, 0, :]
+    values = config.interest * interest_confidences(profile, now, config) * np.maximum(alike, 0.0)
+    found: list[list[Reason]] = []
+    for place in range(len(rows)):
+        best = int(np.argmax(values[place]))
+        effect = float(values[place, best] - np.delete(values[place], best).max(initial=0.0))
+        if effect < MATTERS:
+            found.append([])
+            continue
+        interest = interests[best]
+        tags = sorted(interest.tags, key=lambda tag: (-interest.tags[tag], tag))[:NAMED_TAGS]
+        text = f"Suits your interest in {_listed(tags)}." if tags else "Suits one of your interests."
+        said: Reason = {"kind": "interest", "text": text, "tags": tags, "videos": list(interest.videos[:NAMED_TAGS])}
+        found.append([said | {"number": best, "similarity": float(alike[place, best]), "effect": effect}])
+    return found
+
+
+def _placed(row: VideoRow, where: Situation, region: float, language: float) -> list[Reason]:
+    reasons: list[Reason] = []
+    if region >= MATTERS:
+        text = f"From {row.region}, where you {'are' if row.region == where.region else 'often are'}."
+        reasons.append({"kind": "region", "text": text, "region": row.region, "effect": region})
+    if language >= MATTERS:
+        asked = primary(row.language) == primary(where.language)
+        text = f"In {row.language}, {'as you asked' if asked else 'as much that you watch'}."
+        reasons.append({"kind": "language", "text": text, "language": row.language, "effect": language})
+    return reasons
+
+
+SOURCE_TEXTS: dict[str, str] = {
+    "interest": "Among the nearest to what you watch.",
+    "co_watch": "Watched by those who watch what you watch.",
+    "graph": "Near you in the graph of viewers, videos, creators and topics.",
+    "similar_viewers": "Watched by viewers like you.",
+    "followed": "New from those whom you follow.",
+    "trending": "Watched by many near you at present.",
+    "fresh": "New, and looking for its audience.",
+}
+
+
+def _source(name: str, effect: float) -> Reason:
+    text = SOURCE_TEXTS.get(name, f"Found by {name}.")
+    return {"kind": "source", "text": text, "source": name, "effect": effect}
+
+
+def name_paths(reasons: Sequence[list[Reason]], sources: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Add to each `source` reason the path by which that source came to the video, where it tells."""
+    for said, found in zip(reasons, sources, strict=True):
+        paths = {item["source"]: item["path"] for item in found if "path" in item}
+        for reason in said:
+            if reason["kind"] == "source" and (path := paths.get(reason["source"])):
+                reason["path"] = path
+                reason["text"] = f"{reason['text'][:-1]}: {' → '.join(map(str, path))}."
+
+
+def lowered(
+    snapshot: Snapshot,
+    rows: Rows,
+    terms: Mapping[str, Float64],
+    config: RankerConfig,
+    refused: Refused,
+) -> list[Reason | None]:
+    """For each row which refusal took it down, and through what, where one did."""
+    if not len(refused) or not config.refusal:
+        return [None] * len(rows)
+    kinship = kinships(refused, snapshot, rows, config, facts_of(snapshot)) * refused.strengths
+    found: list[Reason | None] = []
+    for place in range(len(rows)):
+        effect = float(terms["refusal"][place])
+        if effect > -MATTERS:
+            found.append(None)
+            continue
+        nearest = int(np.argmax(kinship[:, place].max(axis=0)))
+        felt = kinship[:, place, nearest]
+        kinds = kind_names(sorted((kind for kind in range(len(KINDS)) if felt[kind] > 0), key=lambda kind: -felt[kind]))
+        video = snapshot.rows[refused.rows[nearest]]
+        text = f"Lowered: {_listed(kinds[:1])} like {called(video)}, which you refused."
+        found.append({"rule": "refusal", "text": text, "video": video.id, "through": kinds, "effect": effect})
+    return found
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ class Taste:
 
 
 @dataclass(frozen=True, eq=False)
-class Audience:
+class GroupTastes:
     """The tastes of `everyone`, and of those in each `(kind, name)`: region, language, device, hour."""
 
     everyone: Taste = field(default_factory=Taste)
@@ -90,7 +90,7 @@ class _Sums:
         return Taste(len(self.rows), vector, dict(order[:AUDIENCE_TAGS]))
 
 
-def audience_of(events: Iterable[Event | StoredEvent], snapshot: Snapshot) -> Audience:
+def tastes_of(events: Iterable[Event | StoredEvent], snapshot: Snapshot) -> GroupTastes:
     """What viewers finish and approve of, over all and by where they are. One viewer counts a video once in a group, so
     that nobody votes twice; the order of events makes no difference."""
     width = snapshot.vectors.shape[1]
@@ -109,7 +109,7 @@ def audience_of(events: Iterable[Event | StoredEvent], snapshot: Snapshot) -> Au
             counted.add(key)
             sums = everyone if not kind else groups.setdefault((kind, name), _Sums(width))
             sums.rows.append(place)
-    return Audience(everyone.taste(snapshot), {key: groups[key].taste(snapshot) for key in sorted(groups)})
+    return GroupTastes(everyone.taste(snapshot), {key: groups[key].taste(snapshot) for key in sorted(groups)})
 
 
 def _groups_of(event: Event | StoredEvent) -> list[tuple[str, str]]:
@@ -118,7 +118,7 @@ def _groups_of(event: Event | StoredEvent) -> list[tuple[str, str]]:
 
 
 def starting_profile(
-    audience: Audience,
+    audience: GroupTastes,
     snapshot: Snapshot,
     now: float,
     *,

@@ -93,6 +93,7 @@ CODES: dict[str, str] = {
     "fusion.training_failed": "Training a fusion gave numbers that are not finite.",
     "fusion.interrupted": "Training a fusion was stopped before its end; it goes on from its checkpoint.",
     "settings.invalid": "A setting is unknown or out of its range.",
+    "ranker.invalid": "The ranker's file is no TOML, or a field of it is unknown or out of its range.",
     "workers.none": "No worker has been heard of in the last minute.",
     "stack.not_running": "No stack runs on this data directory.",
     "stack.already_running": "A stack already runs on this data directory.",

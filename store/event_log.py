@@ -232,6 +232,15 @@ class EventLog:
         with transaction(self.catalogue) as connection:
             return connection.execute(sa.select(sa.func.max(events.c.sequence))).scalar_one_or_none() or 0
 
+    def last_place(self, user_id: str) -> tuple[str, str]:
+        """Region and language of the viewer's newest event that names them; empty where none does."""
+        found = []
+        with transaction(self.catalogue) as connection:
+            for column in (events.c.region, events.c.language):
+                query = sa.select(column).where(events.c.user_id == user_id, column != "").order_by(events.c.at.desc())
+                found.append(connection.execute(query.limit(1)).scalar_one_or_none() or "")
+        return found[0], found[1]
+
     def views_after(self, sequence: int, limit: int = 50_000) -> list[tuple[int, str, float]]:
         """(sequence, video, watched seconds) of the first `limit` measured views with a sequence above this one."""
         query = (

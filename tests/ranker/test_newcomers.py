@@ -13,12 +13,12 @@ from ranker.newcomers import (
     HALF_MASS,
     PICK_MASS,
     SHRINKAGE,
-    Audience,
+    GroupTastes,
     Picks,
-    audience_of,
     blended,
     share_of_start,
     starting_profile,
+    tastes_of,
 )
 from ranker.profiles import Profile, build, fold, watched_of
 from ranker.recommend import recommend
@@ -51,7 +51,7 @@ def near(profile: Profile, world: World) -> dict[str, float]:
 
 def test_a_viewer_starts_with_what_is_liked_where_he_is(tastes: World) -> None:
     snapshot = tastes.table.snapshot
-    audience = audience_of(crowd(200, 200), snapshot)
+    audience = tastes_of(crowd(200, 200), snapshot)
     french = starting_profile(audience, snapshot, NOON, region="FR", language="fr", hour=12)
     german = starting_profile(audience, snapshot, NOON, region="DE")
     assert near(french, tastes)["cooking"] > near(french, tastes)["cars"] + 0.2
@@ -66,7 +66,7 @@ def test_a_viewer_starts_with_what_is_liked_where_he_is(tastes: World) -> None:
 
 def test_few_viewers_say_little(tastes: World) -> None:
     snapshot = tastes.table.snapshot
-    audience = audience_of(crowd(1, 300), snapshot)
+    audience = tastes_of(crowd(1, 300), snapshot)
     french = starting_profile(audience, snapshot, NOON, region="FR")
     own = 1 / (1 + SHRINKAGE)
     expected = own * watched(tastes, "cooking 0") + (1 - own) * audience.everyone.mean()[0]
@@ -84,19 +84,19 @@ def watched(world: World, name: str) -> np.ndarray:
 def test_nobody_votes_twice_and_refusals_do_not_vote(tastes: World) -> None:
     events = [act("ana", "cooking 0", at=NOON - place, region="FR") for place in range(9)]
     events += [act("ana", "cars 0", "skip", region="FR"), act("ana", "never published", region="FR")]
-    audience = audience_of(events, tastes.table.snapshot)
+    audience = tastes_of(events, tastes.table.snapshot)
     assert audience.everyone.acts == 1
     assert audience.groups["region", "FR"].acts == 1
-    backwards = audience_of(events[::-1], tastes.table.snapshot)
+    backwards = tastes_of(events[::-1], tastes.table.snapshot)
     assert np.array_equal(backwards.everyone.vector, audience.everyone.vector)
 
 
 def test_an_unknown_place_is_everywhere_and_no_audience_is_nobody(tastes: World) -> None:
     snapshot = tastes.table.snapshot
-    audience = audience_of(crowd(30, 10), snapshot)
+    audience = tastes_of(crowd(30, 10), snapshot)
     somewhere = starting_profile(audience, snapshot, NOON, region="JP", device="Pixel 9")
     assert np.allclose(somewhere.long, AUDIENCE_MASS * audience.everyone.mean()[0])
-    nobody = starting_profile(Audience(), snapshot, NOON, region="FR")
+    nobody = starting_profile(GroupTastes(), snapshot, NOON, region="FR")
     assert nobody.long_mass == 0
     assert len(nobody.long) == 0
     assert blended(Profile(), nobody).long_mass == 0
@@ -104,7 +104,7 @@ def test_an_unknown_place_is_everywhere_and_no_audience_is_nobody(tastes: World)
 
 def test_an_empty_catalogue_starts_empty(world: World) -> None:
     snapshot = world.table.snapshot
-    audience = audience_of(crowd(3, 3), snapshot)
+    audience = tastes_of(crowd(3, 3), snapshot)
     start = starting_profile(audience, snapshot, NOON, region="FR", picks=Picks(("cooking",), (video_id("cooking 0"),)))
     assert start.long_mass == 0
     assert start.interests == ()
@@ -112,7 +112,7 @@ def test_an_empty_catalogue_starts_empty(world: World) -> None:
 
 def test_picks_are_interests_and_outweigh_the_audience(tastes: World) -> None:
     snapshot = tastes.table.snapshot
-    audience = audience_of(crowd(0, 300), snapshot)
+    audience = tastes_of(crowd(0, 300), snapshot)
     picks = Picks((" Cooking", "never heard of"), (video_id("clouds"), video_id("deleted")))
     start = starting_profile(audience, snapshot, NOON, region="DE", picks=picks)
     assert [interest.mass for interest in start.interests] == [PICK_MASS, PICK_MASS]
@@ -125,7 +125,7 @@ def test_picks_are_interests_and_outweigh_the_audience(tastes: World) -> None:
 
 def test_the_start_is_used_only_as_far_as_own_acts_are_few(tastes: World) -> None:
     snapshot = tastes.table.snapshot
-    start = starting_profile(audience_of(crowd(0, 300), snapshot), snapshot, NOON, region="DE", picks=Picks(("cars",)))
+    start = starting_profile(tastes_of(crowd(0, 300), snapshot), snapshot, NOON, region="DE", picks=Picks(("cars",)))
     own, shares, cooking = Profile(), [], []
     for place in range(60):
         whole = blended(own, start)
@@ -155,7 +155,7 @@ def test_refusals_take_room_too_and_a_start_of_another_width_is_left_out(tastes:
     own = build([act("ana", f"cars {place}", "not_interested") for place in range(6)], tastes.table)
     assert share_of_start(own) == pytest.approx(HALF_MASS / (HALF_MASS + 12.0))
     snapshot = tastes.table.snapshot
-    start = starting_profile(Audience(), snapshot, NOON, picks=Picks(("cooking",)))
+    start = starting_profile(GroupTastes(), snapshot, NOON, picks=Picks(("cooking",)))
     assert blended(own, start).negative_mass == own.negative_mass
     assert blended(own, start).long_mass == pytest.approx(share_of_start(own) * PICK_MASS)
     narrow = replace(start, long=start.long[:2])
@@ -164,7 +164,7 @@ def test_refusals_take_room_too_and_a_start_of_another_width_is_left_out(tastes:
 
 def test_who_was_away_for_a_year_is_half_a_newcomer(tastes: World) -> None:
     snapshot = tastes.table.snapshot
-    start = starting_profile(Audience(), snapshot, NOON, picks=Picks(("cars",)))
+    start = starting_profile(GroupTastes(), snapshot, NOON, picks=Picks(("cars",)))
     own = build([act("ana", f"cooking {place}", at=NOON - 365 * 86_400) for place in range(6)], tastes.table)
     assert share_of_start(own) == pytest.approx(1 / 3)
     whole = blended(own, start)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ranker.events import KINDS, Event
 from ranker.profiles import build
 from ranker.recommend import Recommendation, recommend
+from ranker.refusals import refused_of
 from ranker.scoring import TERMS, RankerConfig, score_terms
 from ranker.video_table import VideoTable
 from store.catalogue import publications
@@ -146,10 +147,14 @@ def test_without_the_named_video_the_score_is_lower_by_what_the_reason_says(
                 continue
             assert reason["effect"] > 0
             rest = [kept for kept in events if kept.video != reason["video"]]
-            row = np.array([shared_table.snapshot.row_of[item.video]])
-            terms = score_terms(build(rest, shared_table), shared_table.snapshot, row, NOON, RankerConfig())
+            snapshot, config = shared_table.snapshot, RankerConfig()
+            row, profile = np.array([snapshot.row_of[item.video]]), build(rest, shared_table)
+            refused = refused_of(profile, snapshot, NOON, config, shared_table)
+            terms = score_terms(profile, snapshot, row, NOON, config, refused=refused)
             score = sum(float(values[0]) for values in terms.values())
-            assert score == pytest.approx(item.score - reason["effect"], abs=1e-6)
+            # What else is in the list stays as it is.
+            in_list = item.terms["diversity"] + item.terms["rules"]
+            assert score == pytest.approx(item.score - in_list - reason["effect"], abs=1e-6)
 
 
 def test_the_named_video_is_the_one_it_resembles(tastes: World) -> None:

@@ -11,7 +11,7 @@ import weakref
 
 import sqlalchemy as sa
 
-from ranker.newcomers import Audience, audience_of
+from ranker.newcomers import GroupTastes, tastes_of
 from ranker.video_table import VideoTable
 from store.catalogue import Catalogue, StoredEvent
 from store.event_log import events as event_rows
@@ -28,7 +28,7 @@ def latest_events(catalogue: Catalogue, most: int) -> list[StoredEvent]:
         return [StoredEvent.model_validate(row._asdict()) for row in connection.execute(query)]
 
 
-class AudienceCache:
+class GroupTastesCache:
     """One audience for each table, at most `refresh_seconds` old. One thread makes it anew; others take the old one."""
 
     def __init__(
@@ -38,9 +38,9 @@ class AudienceCache:
         self.refresh_seconds = refresh_seconds
         self.most_events = most_events
         self._lock = threading.Lock()
-        self._made: tuple[weakref.ref[VideoTable], float, Audience] | None = None
+        self._made: tuple[weakref.ref[VideoTable], float, GroupTastes] | None = None
 
-    def get(self, table: VideoTable) -> Audience:
+    def get(self, table: VideoTable) -> GroupTastes:
         """The audience as this table's videos tell it. Raises `database.unavailable`."""
         made = self._made
         if made is not None and made[0]() is table:
@@ -52,7 +52,7 @@ class AudienceCache:
             made = self._made
             if made is None or made[0]() is not table or time.monotonic() - made[1] >= self.refresh_seconds:
                 events = latest_events(self.catalogue, self.most_events)
-                made = (weakref.ref(table), time.monotonic(), audience_of(events, table.snapshot))
+                made = (weakref.ref(table), time.monotonic(), tastes_of(events, table.snapshot))
                 self._made = made
             return made[2]
         finally:

@@ -1,0 +1,62 @@
+"""`reelsense ranker`: what the ranker is after: weights, diversity, rules and safety, from one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ranker = typer.Typer(help="The ranker's weights and rules (docs/feed.md).", no_args_is_help=True)
+
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]
+
+
+@ranker.command("show")
+def show(data: Data = None, as_json: Json = False) -> None:
+    """What is in force, as a file to begin from, and what is wrong with the file as it stands, if anything."""
+    from app.cli import answer
+
+    answer(as_json, data, lambda reelsense: shown(reelsense.settings.data), _print)
+
+
+@ranker.command("check")
+def check(
+    file: Annotated[Path, typer.Argument(help="A file that would be the ranker's.")],
+    as_json: Json = False,
+) -> None:
+    """Try a file without taking it: fails with `ranker.invalid`, naming the field, when it makes no sense."""
+    from app.cli import print_json, reported
+
+    with reported(as_json):
+        from ranker.objectives import read, render
+
+        ranking = read(file)
+        document = {"file": str(file), "ranking": ranking.model_dump(mode="json")}
+        print_json(document) if as_json else typer.echo(render(ranking), nl=False)
+
+
+def shown(data: Path) -> dict[str, Any]:
+    """What the file in the data directory says: the ranking in force, the digest of the file, its problem."""
+    from app.operations import error_json
+    from ranker.objectives import FILE_NAME, RankerFile, render
+
+    path = data / FILE_NAME
+    status = RankerFile(path).status()
+    return {
+        "file": str(path),
+        "digest": status.digest,
+        "problem": error_json(status.problem),
+        "ranking": status.ranking.model_dump(mode="json"),
+        "toml": render(status.ranking),
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    if document["problem"]:
+        said = document["problem"]
+        typer.echo(f"{said['code']}: {said['message']} The last good file, else the defaults, is in force.", err=True)
+    typer.echo(document["toml"], nl=False)

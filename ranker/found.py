@@ -1,0 +1,80 @@
+"""What the sources of recall found, as ranking takes it: rows with scores, and how each was come by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+PREFIX = "source_"
+# Not a way of finding: all that may be shown, where there is so little that all of it is scored.
+WHOLE = "catalogue"
+
+
+class FoundBy(Protocol):
+    """What one source found: `rows` int64 [n] of the snapshot, `scores` float64 [n] of any scale (larger is better),
+    and for some rows the path by which it was come by, such as the nodes of a walk."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def rows(self) -> Int64: ...
+    @property
+    def scores(self) -> Float64: ...
+    @property
+    def paths(self) -> Mapping[int, tuple[str, ...]]: ...
+
+
+class Found(Protocol):
+    """What all sources found, and which were left out (by the code of their error)."""
+
+    @property
+    def candidates(self) -> Sequence[FoundBy]: ...
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+
+
+def union(found: Found) -> Int64:
+    """The rows that any source found, each once, in the order of rows."""
+    every = [np.asarray(item.rows, np.int64) for item in found.candidates]
+    return np.unique(np.concatenate(every)) if every else np.zeros(0, np.int64)
+
+
+def source_terms(found: Found | None, rows: Int64, weights: Mapping[str, float]) -> dict[str, Float64]:
+    """float64 [rows] for each source with a weight that found anything: the weight times the score over the largest
+    score of that source in this request, 0..1; 0 where the source did not find the row."""
+    terms: dict[str, Float64] = {}
+    for item in found.candidates if found is not None else ():
+        weight = weights.get(item.source, 0.0)
+        scores = np.nan_to_num(np.asarray(item.scores, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        if not weight or not len(scores) or not scores.max() > 0:
+            continue
+        found_rows = np.asarray(item.rows, np.int64)
+        share = np.zeros(int(max(rows.max(initial=-1), found_rows.max())) + 1)
+        real = found_rows >= 0
+        np.maximum.at(share, found_rows[real], np.maximum(scores / scores.max(), 0.0)[real])
+        name = PREFIX + item.source
+        terms[name] = np.maximum(terms.get(name, np.zeros(len(rows))), weight * share[rows])
+    return terms
+
+
+def sources_of(found: Found | None, rows: Int64) -> list[list[dict[str, Any]]]:
+    """For each row the sources that found it, as JSON: name, score, and the path where there is one."""
+    listed: list[list[dict[str, Any]]] = [[] for _ in rows]
+    for item in found.candidates if found is not None else ():
+        if item.source == WHOLE:
+            continue
+        shown = np.flatnonzero(np.isin(item.rows, rows))
+        scores = {int(item.rows[place]): float(item.scores[place]) for place in shown}
+        for place, row in enumerate(rows.tolist()):
+            if row in scores:
+                said: dict[str, Any] = {"source": item.source, "score": scores[row]}
+                if path := item.paths.get(row):
+                    said["path"] = list(path)
+                listed[place].append(said)
+    return listed

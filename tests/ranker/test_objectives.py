@@ -1,0 +1,121 @@
+"""One file rules the ranker: it is followed as it changes, and a bad one changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+from ranker.objectives import FILE_NAME, RankerFile, Ranking, parse, read, render
+from ranker.scoring import RankerConfig
+from store.errors import SettingsError
+
+
+def write(path: Path, text: str, tick: list[int] = [0]) -> None:  # noqa: B006 - a clock of this module
+    path.write_text(text)
+    tick[0] += 1
+    os.utime(path, ns=(tick[0] * 10**9, tick[0] * 10**9))
+
+
+def test_what_is_rendered_is_read_back(tmp_path: Path) -> None:
+    changed = Ranking(weights=RankerConfig(tags=0.7, sources={"graph": 0.25}))
+    for ranking in (Ranking(), changed):
+        assert parse(render(ranking).encode()) == ranking
+    file = tmp_path / FILE_NAME
+    assert RankerFile(file).status() == RankerFile(tmp_path / "none").status()
+    assert RankerFile(file).current() == Ranking()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[weights]\ntags = -1\n", "weights.tags"),
+        ("[weights]\ntags = nan\n", "weights.tags"),
+        ("[weights]\ncolour = 1\n", "weights.colour"),
+        ("[weights.sources]\ngraph = -0.1\n", "weights.sources.graph"),
+        ("[objectives]\nviewer = inf\n", "objectives.viewer"),
+        ("[diversity]\nmethod = 'magic'\n", "diversity.method"),
+        ("[diversity]\ndpp_theta = 0\n", "diversity.dpp_theta"),
+        ("[rules]\nwindow = 0\n", "rules.window"),
+        ("[safety]\nhidden_tags = ['']\n", "safety.hidden_tags.0"),
+        ("[[", "TOML"),
+        ("more = 1", "more"),
+    ],
+)
+def test_a_bad_file_is_refused_naming_the_field(text: str, named: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse(text.encode())
+    assert raised.value.code == "ranker.invalid"
+    assert named in raised.value.message
+
+
+def test_bytes_that_are_no_text_and_a_missing_or_huge_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="UTF-8"):
+        parse(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read(tmp_path / "none.toml")
+    (tmp_path / "huge.toml").write_bytes(b"#" * (2**20 + 1))
+    with pytest.raises(SettingsError, match="bytes"):
+        read(tmp_path / "huge.toml")
+
+
+def test_the_file_is_followed_and_a_bad_one_keeps_the_last_good_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / FILE_NAME
+    file = RankerFile(path)
+    assert file.status().digest == ""
+    write(path, "[objectives]\ncreator = 3.0\n")
+    assert file.current().objectives.creator == 3.0
+    digest = file.status().digest
+    assert len(digest) == 16
+    write(path, "[objectives]\ncreator = -3.0\n")
+    with caplog.at_level(logging.WARNING):
+        assert file.current().objectives.creator == 3.0
+        assert file.current().objectives.creator == 3.0
+    assert sum("objectives.creator" in record.message for record in caplog.records) == 1
+    problem = file.status().problem
+    assert problem is not None
+    assert problem.code == "ranker.invalid"
+    assert file.status().digest == digest
+    write(path, "[objectives]\ncreator = 0.5\n")
+    assert (file.current().objectives.creator, file.status().problem) == (0.5, None)
+    path.unlink()
+    assert file.current() == Ranking()
+
+
+def test_an_objective_multiplies_its_terms_and_no_others() -> None:
+    ranking = parse(b"[objectives]\nviewer = 2.0\ncreator = 3.0\nplatform = 5.0\n")
+    plain, weighted = ranking.weights, ranking.weighted()
+    assert weighted.tags == 2 * plain.tags
+    assert weighted.refusal == 2 * plain.refusal
+    assert weighted.small_creator == 3 * plain.small_creator
+    assert weighted.freshness == 5 * plain.freshness
+    assert weighted.sources["graph"] == 2 * plain.sources["graph"]
+    assert weighted.sources["exploration"] == 3 * plain.sources["exploration"]
+    assert weighted.sources["trending"] == 5 * plain.sources["trending"]
+    assert weighted.half_mass == plain.half_mass
+    assert Ranking().weighted() == RankerConfig()
+
+
+def test_the_commands_show_and_check(tmp_path: Path) -> None:
+    run = CliRunner()
+    shown = run.invoke(app, ["ranker", "show", "--data", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert Ranking.model_validate(tomllib.loads(shown.stdout)) == Ranking()
+    path = tmp_path / FILE_NAME
+    path.write_text("[rules]\ncreator = 0\n")
+    checked = run.invoke(app, ["ranker", "check", str(path)])
+    assert checked.exit_code == 1
+    assert "ranker.invalid" in checked.stderr
+    assert "rules.creator" in checked.stderr
+    shown = run.invoke(app, ["ranker", "show", "--data", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "rules.creator" in shown.stderr
+    path.write_text("[rules]\ncreator = 2\n")
+    assert run.invoke(app, ["ranker", "check", str(path)]).exit_code == 0
