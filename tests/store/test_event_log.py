@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -134,6 +135,13 @@ def test_ranges_come_by_time_and_id_in_pieces_of_any_size(catalogue: Catalogue) 
     expected = [item.id for item in sorted(made, key=lambda item: (item.at, item.id)) if item.at < base + 5]
     for limit in (1, 2, 3, 5, 100):
         assert [item.id for item in log.between(base, base + 5, limit)] == expected, limit
+
+
+def test_days_are_those_of_utc(catalogue: Catalogue) -> None:
+    log, first = EventLog(catalogue), 100_000 + int(time.time())
+    edges = (first * 86_400.0, first * 86_400.0 + 86_399.75, (first + 1) * 86_400.0)
+    log.add([event(somebody(), at) for at in edges])
+    assert {day: count for day, count in log.days().items() if day >= first} == {first: 2, first + 1: 1}
 
 
 def test_old_events_are_deleted(catalogue: Catalogue) -> None:
@@ -294,6 +302,16 @@ def test_a_segment_that_was_left_unchecked_is_checked_by_the_next_journal(tmp_pa
     Journal(objects, log.catalogue).write()
     assert Journal(objects, log.catalogue).held_of("ann", 2000.0) == {}
     assert Journal(objects, log.catalogue).held_of("ben", 2000.0) != {}
+
+
+def test_a_segment_of_before_is_restored(tmp_path: Path) -> None:
+    objects = LocalObjects(tmp_path / "objects")
+    old = {"id": "e", "user_id": "ann", "video_id": "v", "kind": "like", "watched_seconds": None, "at": 3.0}
+    objects.put("journal/events/1-1-1.jsonl", json.dumps(old | {"of_tomorrow": 1}).encode() + b"\n")
+    log = EventLog(Catalogue(f"sqlite:///{tmp_path / 'c.sqlite3'}"))
+    assert Journal(objects, log.catalogue).restore()["events"] == 1
+    assert Journal(objects, log.catalogue).restore()["events"] == 0
+    assert [(item.id, item.loops, item.session) for item in log.of("ann")] == [("e", None, "")]
 
 
 def test_a_damaged_segment_is_told(tmp_path: Path) -> None:
