@@ -65,7 +65,7 @@ def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
 
         return list_set_aside(reelsense, reason, user, k)
 
-    @router.delete("/viewers/{user}", dependencies=admin)
+    @router.delete("/viewers/{user:path}", dependencies=admin)
     def forget(user: str) -> dict[str, Any]:
         """Delete a viewer's events everywhere; the proof."""
         from app.forgetting import forget as forget_viewer

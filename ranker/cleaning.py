@@ -43,12 +43,14 @@ MOST_COMMENTS = 30
 DELIBERATE = frozenset(("like", "comment", "share", "repost", "follow", "favourite", "not_interested", "report"))
 # A view that was stored already is checked against a newcomer before it if it lies within so many seconds.
 AHEAD_SECONDS = 600.0
+# No further back than this is looked, so that one claim of a week of watching does not read a week of events.
+BACK_SECONDS = 6 * 3600.0
 
 
 def reach(event: StoredEvent) -> tuple[float, float]:
     """How far back and ahead, in seconds, other events bear on this one: a minute for rates, and back as far as the
-    watching itself could go."""
-    back = max(MINUTE, (event.watched_seconds or 0.0) / FASTEST_PLAYBACK)
+    watching itself could go, within limits."""
+    back = min(max(MINUTE, (event.watched_seconds or 0.0) / FASTEST_PLAYBACK), BACK_SECONDS)
     return back, AHEAD_SECONDS if event.kind == "view" and event.session else MINUTE
 
 

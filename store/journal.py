@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from store.catalogue import Catalogue, _create_tables, _insert, publications, tables
-from store.errors import InputError
+from store.errors import InputError, PassingError
 from store.event_log import EventLog, events, set_aside_events
 from store.jobs import Jobs
 from store.objects import ObjectStore
@@ -62,11 +62,15 @@ class Journal:
         self.log = EventLog(catalogue)
         # The oldest event of each segment that was read for its age.
         self._oldest: dict[str, float] = {}
+        self._checked = False
         with catalogue._database():
             _create_tables(catalogue.engine)
 
     def write(self) -> int:
         """Copy what is new; how many rows. Two at once write the same rows twice, which does no harm."""
+        if not self._checked:
+            self._check_last()
+            self._checked = True
         written = sum(self._write_table(name) for name in _JOURNALED)
         # First what an encoding is, then the choice of it: a copy never names what it does not know.
         if encodings := self.jobs.encodings():
@@ -134,6 +138,13 @@ class Journal:
             until = self.log.tombstones.until(connection, {row["user_id"] for row in rows})
         if until:
             self._replace(key, [row for row in rows if row["at"] > until.get(row["user_id"], -math.inf)])
+
+    def _check_last(self) -> None:
+        """A writer may have died between a segment and the look at the tombstones: look now."""
+        for name in _EVENTS:
+            keys = [item.key for item in self.objects.list(f"journal/{name}/")]
+            if keys and (rows := self._rows(keys[-1])):
+                self._drop_forgotten(keys[-1], rows)
 
     def _replace(self, key: str, rows: list[dict[str, Any]]) -> None:
         if rows:
@@ -222,8 +233,23 @@ class Journal:
     def _segments(self, name: str, passed_over: Collection[str] = ()) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Key and rows of every segment, in the order in which they were written."""
         for item in list(self.objects.list(f"journal/{name}/")):
-            if item.key not in passed_over:
-                yield item.key, [json.loads(line) for line in self.objects.get(item.key).splitlines() if line]
+            if item.key not in passed_over and (rows := self._rows(item.key)) is not None:
+                yield item.key, rows
+
+    def _rows(self, key: str) -> list[dict[str, Any]] | None:
+        """The rows of a segment, None when it is gone. Raises `store.artifact_damaged`."""
+        try:
+            return [json.loads(line) for line in self.objects.get(key).splitlines() if line]
+        except InputError as error:
+            if error.code == "store.missing":
+                return None
+            raise
+        except ValueError as error:
+            raise PassingError(
+                "store.artifact_damaged",
+                f"The segment {key} of the journal cannot be read.",
+                hint="Bring it back from a copy, or delete it: its rows are lost then.",
+            ) from error
 
 
 def _lines(rows: list[dict[str, Any]]) -> bytes:

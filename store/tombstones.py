@@ -4,6 +4,9 @@ The name itself stands nowhere. The key is made at random when the first viewer 
 tombstones in the database and in object storage (`journal/forgotten/`), because a catalogue that is made anew from
 object storage must know whom to leave out. So the hash keeps the name from whoever sees a tombstone, a log or a proof
 without the key; who can read the whole store can test a name that he guesses.
+
+There may be several keys (two processes that began at once; a database that met another's bucket): each is an object
+of its own and is never overwritten, new tombstones are made under the first by name, and all are looked for.
 """
 
 from __future__ import annotations
@@ -13,18 +16,17 @@ import hmac
 import json
 import secrets
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from store.catalogue import Catalogue, _insert
-from store.errors import InputError
 from store.objects import ObjectStore
 from store.own_tables import create_tables, transaction
 
 PREFIX = "journal/forgotten/"
-KEY_KEY = f"{PREFIX}key.json"
+KEYS = f"{PREFIX}key-"
 _CHUNK = 5_000
 
 tables = sa.MetaData()
@@ -65,18 +67,18 @@ class Tombstones:
             create_tables(catalogue, tables)
             _prepared.add(catalogue.engine)
 
-    def until(self, connection: sa.Connection, users: Iterable[str]) -> dict[str, float]:
+    def until(self, connection: sa.Connection, users: Collection[str]) -> dict[str, float]:
         """For each of these viewers who was forgotten, the time up to which nothing of theirs may come back."""
         if connection.execute(sa.select(forgotten.c.sequence).limit(1)).first() is None:
             return {}
-        key = connection.execute(sa.select(keys.c.value)).scalar_one()
-        named = {digest_of(key, user): user for user in users}
+        named = {digest_of(key, user): user for key in _keys(connection) for user in sorted(users)}
         digests = sorted(named)
         found: dict[str, float] = {}
         for start in range(0, len(digests), _CHUNK):
             chunk = digests[start : start + _CHUNK]
             for row in connection.execute(sa.select(forgotten).where(forgotten.c.digest.in_(chunk))):
-                found[named[row.digest]] = row.until
+                user = named[row.digest]
+                found[user] = max(row.until, found.get(user, row.until))
         return found
 
     def until_of(self, user_id: str) -> float | None:
@@ -91,8 +93,7 @@ class Tombstones:
 
     def put(self, connection: sa.Connection, user_id: str, until: float, now: float) -> None:
         """Set a tombstone. There must be a key (`prepare`)."""
-        key = connection.execute(sa.select(keys.c.value)).scalar_one()
-        self._put(connection, Tombstone(digest_of(key, user_id), until, now))
+        self._put(connection, Tombstone(digest_of(_keys(connection)[0], user_id), until, now))
 
     def _put(self, connection: sa.Connection, stone: Tombstone) -> None:
         # A viewer who is forgotten again gets a new row, so that `latest` rises.
@@ -108,27 +109,24 @@ class Tombstones:
         )
 
     def prepare(self, objects: ObjectStore) -> None:
-        """Make sure that there is a key, the same in the database and in object storage."""
+        """Make sure that there is a key, and that database and object storage hold the same ones."""
+        stored = {
+            item.key: json.loads(objects.get(item.key))["key"] for item in objects.list(PREFIX) if _is_key(item.key)
+        }
         with transaction(self.catalogue) as connection:
-            key = connection.execute(sa.select(keys.c.value)).scalar_one_or_none()
-        if key is None:
-            try:
-                proposed = json.loads(objects.get(KEY_KEY))["key"]
-            except InputError:
-                proposed = secrets.token_hex(32)
-            with transaction(self.catalogue) as connection:
-                # Of two who do this at once the first in the database wins; both then write that one.
-                connection.execute(
-                    _insert(connection, keys).values(name="key", value=proposed).on_conflict_do_nothing()
-                )
-                key = connection.execute(sa.select(keys.c.value)).scalar_one()
-        objects.put(KEY_KEY, json.dumps({"key": key}).encode())
+            for value in stored.values() if stored or _keys(connection) else [secrets.token_hex(32)]:
+                row = {"name": _name_of(value), "value": value}
+                connection.execute(_insert(connection, keys).values(row).on_conflict_do_nothing())
+            known = _keys(connection)
+        for value in known:
+            if (name := f"{KEYS}{_name_of(value)}.json") not in stored:
+                objects.put(name, json.dumps({"key": value}).encode())
 
     def save(self, objects: ObjectStore, user_id: str) -> str:
         """Copy the viewer's tombstone to object storage; its key there."""
         with transaction(self.catalogue) as connection:
-            key = connection.execute(sa.select(keys.c.value)).scalar_one()
-            row = connection.execute(sa.select(forgotten).where(forgotten.c.digest == digest_of(key, user_id))).one()
+            digest = digest_of(_keys(connection)[0], user_id)
+            row = connection.execute(sa.select(forgotten).where(forgotten.c.digest == digest)).one()
         name = f"{PREFIX}{row.digest}.json"
         stone = {"digest": row.digest, "until": row.until, "forgotten_at": row.forgotten_at}
         objects.put(name, json.dumps(stone, sort_keys=True).encode())
@@ -142,7 +140,7 @@ class Tombstones:
         self.prepare(objects)
         added = 0
         for key in listed:
-            if key == KEY_KEY:
+            if _is_key(key):
                 continue
             stone = Tombstone(**json.loads(objects.get(key)))
             with transaction(self.catalogue) as connection:
@@ -153,6 +151,20 @@ class Tombstones:
                     self._put(connection, stone)
                     added += 1
         return added
+
+
+def _keys(connection: sa.Connection) -> list[str]:
+    """The keys, the first by name first."""
+    return list(connection.execute(sa.select(keys.c.value).order_by(keys.c.name)).scalars())
+
+
+def _is_key(name: str) -> bool:
+    return name.startswith(KEYS)
+
+
+def _name_of(key: str) -> str:
+    """What tells keys apart and says nothing of them."""
+    return hashlib.sha256(b"name of " + key.encode()).hexdigest()[:8]
 
 
 def digest_of(key: str, user_id: str) -> str:

@@ -8,6 +8,7 @@ import json
 import random
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,32 @@ def test_a_bad_line_costs_the_others_nothing(there: ReelSense, tmp_path: Path, f
     assert document["reasons"] == {"unknown_kind": 1}
     first = 3 if form == "csv" else 2  # the header is a line of the file
     assert [error["line"] for error in document["errors"]] == [first, first + 1]
+
+
+def test_times_of_parquet_may_be_timestamps(there: ReelSense, tmp_path: Path) -> None:
+    when = [datetime(2024, 5, 1, 12, tzinfo=UTC), datetime(2024, 5, 1, 13, tzinfo=UTC)]
+    types = (pa.timestamp("us", tz="Europe/Berlin"), pa.timestamp("ms"))
+    for number, kind in enumerate(types):
+        times = [time if kind.tz else time.replace(tzinfo=None) for time in when]
+        user = f"u{number}"
+        table = pa.table(
+            {"user": [user] * 2, "video": [VIDEO] * 2, "kind": ["like"] * 2, "at": pa.array(times, kind), "x": [1, 2]}
+        )
+        pq.write_table(table, tmp_path / f"{user}.parquet")
+        document = import_file(there, tmp_path / f"{user}.parquet")
+        assert (document["new"], document["ignored_columns"]) == (2, ["x"])
+        assert [event.at for event in there.event_log.of(user)] == [time.timestamp() for time in when]
+
+
+def test_a_row_group_that_is_too_large_is_refused_before_it_is_read(
+    there: ReelSense, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", LINES)
+    monkeypatch.setattr("app.event_files.ROW_GROUP_BYTES", 100)
+    with pytest.raises(InputError) as raised:
+        import_file(there, path)
+    assert raised.value.code == "event.file_unreadable"
+    assert rows(there.event_log) == []
 
 
 def test_parquet_that_is_broken_is_coded(there: ReelSense, tmp_path: Path) -> None:

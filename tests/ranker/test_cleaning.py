@@ -98,6 +98,12 @@ def test_a_late_act_in_the_middle_of_a_full_minute_is_too_much() -> None:
     assert reasons(act(300.0, "skip"), near=full) == [None]
 
 
+def test_how_far_is_looked_has_limits() -> None:
+    assert reach(act(0, "like")) == (60.0, 60.0)
+    assert reach(act(0, watched=600, session="s")) == (300.0, 600.0)
+    assert reach(act(0, watched=6e5)) == (21_600.0, 60.0)
+
+
 def test_a_kind_of_tomorrow_is_set_aside() -> None:
     assert reasons(act(0, "teleport")) == ["unknown_kind"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -9,7 +10,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from store.catalogue import Catalogue, StoredEvent
+from store.errors import PassingError
 from store.event_log import CHUNK, EventLog, Verdict, events
 from store.journal import Journal
 from store.local_objects import LocalObjects
@@ -133,6 +137,13 @@ def test_ranges_come_by_time_and_id_in_pieces_of_any_size(catalogue: Catalogue) 
         assert [item.id for item in log.between(base, base + 5, limit)] == expected, limit
 
 
+def test_days_are_those_of_utc(catalogue: Catalogue) -> None:
+    log, first = EventLog(catalogue), 100_000 + int(time.time())
+    edges = (first * 86_400.0, first * 86_400.0 + 86_399.75, (first + 1) * 86_400.0)
+    log.add([event(somebody(), at) for at in edges])
+    assert {day: count for day, count in log.days().items() if day >= first} == {first: 2, first + 1: 1}
+
+
 def test_old_events_are_deleted(catalogue: Catalogue) -> None:
     user = somebody()
     log = EventLog(catalogue)
@@ -236,7 +247,7 @@ def test_a_tombstone_holds_a_keyed_hash_and_no_name(tmp_path: Path) -> None:
     catalogue.close()
     for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
         assert name.encode() not in path.read_bytes(), path
-    [stone] = [item.key for item in objects.list(PREFIX) if not item.key.endswith("key.json")]
+    [stone] = [item.key for item in objects.list(PREFIX) if "/key-" not in item.key]
     assert stone != f"{PREFIX}{digest_of('00' * 32, name)}.json", "the key is not one that all know"
 
 
@@ -262,6 +273,54 @@ def test_the_journal_loses_the_viewer_and_a_new_catalogue_does_not_bring_them_ba
     assert fresh.of("ann") == []
     assert [item.user_id for item in fresh.all()] == ["ben"]
     assert [item.state for item in fresh.take([event("ann", 12.0)])] == ["forgotten"]
+
+
+def test_two_databases_of_one_bucket_find_each_other_s_tombstones(tmp_path: Path) -> None:
+    """Each had a key of its own before they met; neither key is lost."""
+    logs = [EventLog(Catalogue(f"sqlite:///{tmp_path / name}")) for name in ("one.sqlite3", "two.sqlite3")]
+    bucket = LocalObjects(tmp_path / "bucket")
+    forget(logs[0], bucket, "ann", 1000.0)
+    forget(logs[1], LocalObjects(tmp_path / "elsewhere"), "ben", 1000.0)
+    forget(logs[1], bucket, "cid", 1000.0)
+    assert len([item for item in bucket.list(PREFIX) if "/key-" in item.key]) == 2
+    fresh = EventLog(Catalogue(f"sqlite:///{tmp_path / 'three.sqlite3'}"))
+    assert fresh.tombstones.restore(bucket) == 2
+    assert [fresh.tombstones.until_of(name) for name in ("ann", "ben", "cid")] == [1000.0, None, 1000.0]
+    assert fresh.tombstones.restore(bucket) == 0
+
+
+def test_a_segment_that_was_left_unchecked_is_checked_by_the_next_journal(tmp_path: Path) -> None:
+    """The writer dies between writing a segment and looking at the tombstones."""
+    objects = LocalObjects(tmp_path / "objects")
+    log = EventLog(Catalogue(f"sqlite:///{tmp_path / 'c.sqlite3'}"))
+    log.add([event("ann", 10.0), event("ben", 11.0)])
+    Journal(objects, log.catalogue).write()
+    left = [(item.key, objects.get(item.key)) for item in objects.list("journal/events/")]
+    forget(log, objects, "ann", 2000.0)
+    for key, data in left:
+        objects.put(key, data)
+    Journal(objects, log.catalogue).write()
+    assert Journal(objects, log.catalogue).held_of("ann", 2000.0) == {}
+    assert Journal(objects, log.catalogue).held_of("ben", 2000.0) != {}
+
+
+def test_a_segment_of_before_is_restored(tmp_path: Path) -> None:
+    objects = LocalObjects(tmp_path / "objects")
+    old = {"id": "e", "user_id": "ann", "video_id": "v", "kind": "like", "watched_seconds": None, "at": 3.0}
+    objects.put("journal/events/1-1-1.jsonl", json.dumps(old | {"of_tomorrow": 1}).encode() + b"\n")
+    log = EventLog(Catalogue(f"sqlite:///{tmp_path / 'c.sqlite3'}"))
+    assert Journal(objects, log.catalogue).restore()["events"] == 1
+    assert Journal(objects, log.catalogue).restore()["events"] == 0
+    assert [(item.id, item.loops, item.session) for item in log.of("ann")] == [("e", None, "")]
+
+
+def test_a_damaged_segment_is_told(tmp_path: Path) -> None:
+    objects = LocalObjects(tmp_path / "objects")
+    log = EventLog(Catalogue(f"sqlite:///{tmp_path / 'c.sqlite3'}"))
+    objects.put("journal/events/1-1-1.jsonl", b"{]")
+    with pytest.raises(PassingError) as raised:
+        Journal(objects, log.catalogue).held_of("ann", 1.0)
+    assert raised.value.code == "store.artifact_damaged"
 
 
 def test_a_segment_written_while_somebody_is_forgotten_does_not_keep_them(tmp_path: Path) -> None:
