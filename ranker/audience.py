@@ -16,7 +16,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -170,7 +170,7 @@ class Audience:
             if events_until(self.catalogue, last) < count:
                 self._again.set()
             crowd = self._made(snapshot, cells, viewers, videos)
-            object.__setattr__(crowd, "cpu_seconds", time.thread_time() - started)
+            crowd = replace(crowd, cpu_seconds=time.thread_time() - started)
             self.crowd = crowd
             self._built = clock, count, len(snapshot)
             return crowd
