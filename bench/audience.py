@@ -62,15 +62,17 @@ def fill(catalogue: Catalogue, snapshot: Snapshot, viewers: int, count: int, str
     people = np.minimum(stream.zipf(1.3, count), viewers) - 1
     people = np.where(people < 100, stream.integers(viewers, size=count), people)
     ranks = stream.zipf(1.1, count)
+    blank = StoredEvent(
+        id="", user_id="", video_id="", kind="view", watched_seconds=None, at=0, region="DE", language="de"
+    ).model_dump(exclude={"sequence"})
     batch: list[dict[str, Any]] = []
     for number in range(count):
         near = of_topic[tastes[people[number], number % 3]]
         video = near[ranks[number] % len(near)] if number % 10 and len(near) else ranks[number] % len(snapshot)
         batch.append(
-            StoredEvent(
-                id=str(number), user_id=f"viewer {people[number]}", video_id=snapshot.rows[int(video)].id, kind="view",
-                watched_seconds=float(number * 7 % 21), at=NOW - count + number, region="DE", language="de",
-            ).model_dump(exclude={"sequence"})
+            blank
+            | {"id": str(number), "user_id": f"viewer {people[number]}", "video_id": snapshot.rows[int(video)].id,
+               "watched_seconds": float(number * 7 % 21), "at": NOW - count + number}
         )  # fmt: skip
         if len(batch) == 10_000 or number == count - 1:
             with catalogue.engine.begin() as connection:
