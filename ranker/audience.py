@@ -16,7 +16,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from ranker.video_table import Snapshot, VideoRow
 from ranker.walks import WalkConfig, Walks
 from store.catalogue import Catalogue, StoredEvent
 from store.event_following import FollowedEvent, events_after, events_until
+from store.event_log import EventLog
 
 Float64 = npt.NDArray[np.float64]
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Audience:
         self, catalogue: Catalogue, config: AudienceConfig | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.catalogue = catalogue
+        EventLog(catalogue)  # makes the tables that are followed
         self.config = config or AudienceConfig()
         self.crowd: Crowd | None = None
         self._clock = clock
@@ -175,7 +177,7 @@ class Audience:
             if events_until(self.catalogue, last) < count:
                 self._again.set()
             crowd = self._made(snapshot, cells, viewers, videos)
-            object.__setattr__(crowd, "cpu_seconds", time.thread_time() - started)
+            crowd = replace(crowd, cpu_seconds=time.thread_time() - started)
             self.crowd = crowd
             self._built = clock, count, len(snapshot)
             return crowd

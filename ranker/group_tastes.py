@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from ranker.newcomers import GroupTastes, tastes_of
 from ranker.video_table import VideoTable
 from store.catalogue import Catalogue, StoredEvent
+from store.event_log import EventLog
 from store.event_log import events as event_rows
 from store.own_tables import transaction
 
@@ -35,6 +36,7 @@ class GroupTastesCache:
         self, catalogue: Catalogue, refresh_seconds: float = REFRESH_SECONDS, most_events: int = MOST_EVENTS
     ) -> None:
         self.catalogue = catalogue
+        EventLog(catalogue)  # makes the table that is read
         self.refresh_seconds = refresh_seconds
         self.most_events = most_events
         self._lock = threading.Lock()

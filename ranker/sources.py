@@ -13,6 +13,8 @@ What a source knows of others comes from the `Audience`; whom it is for is alway
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,8 +33,8 @@ Float64 = npt.NDArray[np.float64]
 # What is asked for besides the quota, as some of it was seen already or is gone.
 SPARE = 64
 SEEDS = 50
-# What the viewer does right now says more of what comes next than his history (../docs/recall.md has the figures).
-RECENT_WEIGHT = 3.0
+# Each later video takes e^-(1/10) off an earlier one: measured on what people watched next (docs/recall.md).
+RECENT_RANKS = 10.0
 
 QUOTAS: dict[str, int] = {
     "interest": 300,
@@ -87,11 +89,20 @@ def interests_of(profile: Profile) -> list[Wanted]:
 
 
 def seeds_of(profile: Profile) -> dict[str, float]:
-    """What the viewer watched and liked, by weight above 0: the heaviest `SEEDS`."""
-    weights = {
-        name: part.long + RECENT_WEIGHT * part.recent - part.negative for name, part in profile.contributions.items()
+    """What the viewer watched and liked, by weight above 0, the heaviest `SEEDS`: what it says for itself, less by
+    exp(-rank / `RECENT_RANKS`) where rank counts what was watched later."""
+    # Both fade from the same value, one quickly and one slowly: their ratio tells how long ago it was.
+    known = {
+        name: (part.long - part.negative, part.recent / part.long)
+        for name, part in profile.contributions.items()
+        if part.long > part.negative
     }
-    order = sorted(((-weight, name) for name, weight in weights.items() if weight > 0))[:SEEDS]
+    ages = sorted(ratio for _, ratio in known.values())
+    weights = {
+        name: worth * math.exp(-(len(ages) - bisect.bisect_right(ages, ratio)) / RECENT_RANKS)
+        for name, (worth, ratio) in known.items()
+    }
+    order = sorted((-weight, name) for name, weight in weights.items())[:SEEDS]
     return {name: -weight for weight, name in order}
 
 

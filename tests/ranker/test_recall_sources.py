@@ -268,12 +268,13 @@ def test_quotas_hold_and_all_sources_have_one(crowded: World) -> None:
 
 
 def test_seeds_are_what_was_liked_and_the_recent_weighs_more(tastes: World) -> None:
-    tastes.happens("ann", "cars 0", "view", 20.0, at=NOON - 24 * HOUR)
-    tastes.happens("ann", "cars 1", "view", 20.0, at=NOON)
-    tastes.happens("ann", "cars 2", "report")
+    for place in range(5):
+        tastes.happens("ann", f"cars {place}", "view", 20.0, at=NOON - 60 * place)
+    tastes.happens("ann", "cars 5", "view", 20.0, at=NOON - 90 * 86_400)
+    tastes.happens("ann", "cars 1", "report")
     weights = seeds_of(build(EventLog(tastes.catalogue).of("ann"), tastes.table))
-    assert set(weights) == {video_id("cars 0"), video_id("cars 1")}
-    assert weights[video_id("cars 1")] > 2 * weights[video_id("cars 0")]
+    assert list(weights) == [video_id(f"cars {place}") for place in (0, 2, 3, 4, 5)]
+    assert weights[video_id("cars 4")] == pytest.approx(weights[video_id("cars 0")] * np.exp(-0.3), rel=1e-3)
 
 
 # --- the audience ----------------------------------------------------------------------------------------------------
