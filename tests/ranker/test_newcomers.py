@@ -61,7 +61,9 @@ def test_a_viewer_starts_with_what_is_liked_where_he_is(tastes: World) -> None:
     assert french.events == 0
     assert not french.seen
     feed = recommend(german, tastes.table, 6, NOON)
-    assert {item.video for item in feed} == {video_id(f"cars {place}") for place in range(6)}
+    cars = {video_id(f"cars {place}") for place in range(6)}
+    assert {item.video for item in feed[:3]} < cars
+    assert len(cars & {item.video for item in feed}) >= 4, "and a little of something else"
 
 
 def test_few_viewers_say_little(tastes: World) -> None:

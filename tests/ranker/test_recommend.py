@@ -151,9 +151,9 @@ def test_without_the_named_video_the_score_is_lower_by_what_the_reason_says(
             row, profile = np.array([snapshot.row_of[item.video]]), build(rest, shared_table)
             refused = refused_of(profile, snapshot, NOON, config, shared_table)
             terms = score_terms(profile, snapshot, row, NOON, config, refused=refused)
-            score = sum(float(values[0]) for values in terms.values())
-            # What else is in the list stays as it is.
-            in_list = item.terms["diversity"] + item.terms["rules"]
+            # What else is in the list, and where the viewer is by his other reasons, stays as it is.
+            score = sum(float(values[0]) for name, values in terms.items() if name not in ("region", "language"))
+            in_list = sum(item.terms[name] for name in ("diversity", "rules", "region", "language"))
             assert score == pytest.approx(item.score - in_list - reason["effect"], abs=1e-6)
 
 
@@ -285,7 +285,8 @@ def test_what_is_left_over_says_that_nothing_nearer_is_left(world: World) -> Non
     artifact = world.artifact("opposite", "other", tags={"other": 1.0})
     turned = {name: -world.artifact_of(video_id("one"))[name] for name in ("vector", "token_vectors")}
     world.enter("opposite")
-    world.put(replace(artifact, arrays=artifact.arrays | turned))
+    silent = artifact.attributes | {"language": None}
+    world.put(replace(artifact, arrays=artifact.arrays | turned, attributes=silent))
     world.catalogue.publish(artifact.video_id, artifact.version, artifact.revision)
     world.table.refresh()
     [item] = recommend([event("one", "like")], world.table, 5, NOON)

@@ -210,7 +210,7 @@ class TestPlaces:
         assert shown.count("JP") >= 2
         assert "BR" not in shown
         said = feed_of(world, [*home, *away], 12)
-        japan = [item for item in said if item.terms["region"] > 0]
+        japan = [item for item in said if topics(world, [item]) == ["JP"]]
         assert all(
             reason["text"] == "From JP, where you are."
             for item in japan
