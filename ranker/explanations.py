@@ -464,13 +464,13 @@ def _placed(row: VideoRow, where: Situation, region: float, language: float) -> 
 
 
 SOURCE_TEXTS: dict[str, str] = {
-    "interests": "Among the nearest to what you watch.",
+    "interest": "Among the nearest to what you watch.",
     "co_watch": "Watched by those who watch what you watch.",
     "graph": "Near you in the graph of viewers, videos, creators and topics.",
     "similar_viewers": "Watched by viewers like you.",
     "followed": "New from those whom you follow.",
     "trending": "Watched by many near you at present.",
-    "exploration": "New, and looking for its audience.",
+    "fresh": "New, and looking for its audience.",
 }
 
 
@@ -479,14 +479,26 @@ def _source(name: str, effect: float) -> Reason:
     return {"kind": "source", "text": text, "source": name, "effect": effect}
 
 
-def name_paths(reasons: Sequence[list[Reason]], sources: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+def name_paths(
+    reasons: Sequence[list[Reason]], sources: Sequence[Sequence[Mapping[str, Any]]], snapshot: Snapshot
+) -> None:
     """Add to each `source` reason the path by which that source came to the video, where it tells."""
     for said, found in zip(reasons, sources, strict=True):
         paths = {item["source"]: item["path"] for item in found if "path" in item}
         for reason in said:
             if reason["kind"] == "source" and (path := paths.get(reason["source"])):
                 reason["path"] = path
-                reason["text"] = f"{reason['text'][:-1]}: {' → '.join(map(str, path))}."
+                steps = " → ".join(_step(step, snapshot) for step in path)
+                reason["text"] = f"{reason['text'][:-1]}: {steps}."
+
+
+def _step(step: str, snapshot: Snapshot) -> str:
+    """One node of a path (`kind:name`) in words."""
+    kind, _, name = step.partition(":")
+    if kind == "viewer":
+        return "a viewer"
+    row = snapshot.row(name) if kind == "video" else None
+    return called(row) if row is not None else name or kind
 
 
 def lowered(

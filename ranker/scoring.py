@@ -54,15 +54,15 @@ TERMS: tuple[str, ...] = (
 )
 # Whose value each term is: its weight is multiplied by that objective's (`ranker.objectives`). Sources, too.
 OBJECTIVES: dict[str, str] = {"small_creator": "creator", "freshness": "platform"}
-SOURCE_OBJECTIVES: dict[str, str] = {"exploration": "creator", "trending": "platform"}
+SOURCE_OBJECTIVES: dict[str, str] = {"fresh": "creator", "trending": "platform"}
 SOURCES: dict[str, float] = {
-    "interests": 0.1,
+    "interest": 0.1,
     "co_watch": 0.3,
     "graph": 0.3,
     "similar_viewers": 0.2,
     "followed": 0.1,
     "trending": 0.1,
-    "exploration": 0.1,
+    "fresh": 0.1,
 }
 
 

@@ -97,7 +97,7 @@ def test_an_objective_multiplies_its_terms_and_no_others() -> None:
     assert weighted.small_creator == 3 * plain.small_creator
     assert weighted.freshness == 5 * plain.freshness
     assert weighted.sources["graph"] == 2 * plain.sources["graph"]
-    assert weighted.sources["exploration"] == 3 * plain.sources["exploration"]
+    assert weighted.sources["fresh"] == 3 * plain.sources["fresh"]
     assert weighted.sources["trending"] == 5 * plain.sources["trending"]
     assert weighted.half_mass == plain.half_mass
     assert Ranking().weighted() == RankerConfig()
