@@ -54,7 +54,7 @@ def gathered_of(table: VideoTable) -> Gathered:
     generator = np.random.default_rng(5)
     rows = generator.permutation(len(table))[:CANDIDATES]
     listed = []
-    for place, name in enumerate(("interests", "co_watch", "graph")):
+    for place, name in enumerate(("interest", "co_watch", "graph")):
         mine = rows[place * 600 : place * 600 + 800]
         paths = {int(row): ("you", "a video", "a creator") for row in mine}
         listed.append(Listed(name, mine, generator.random(len(mine)), paths))

@@ -480,14 +480,26 @@ def _source(name: str, effect: float) -> Reason:
     return {"kind": "source", "text": text, "source": name, "effect": effect}
 
 
-def name_paths(reasons: Sequence[list[Reason]], sources: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+def name_paths(
+    reasons: Sequence[list[Reason]], sources: Sequence[Sequence[Mapping[str, Any]]], snapshot: Snapshot
+) -> None:
     """Add to each `source` reason the path by which that source came to the video, where it tells."""
     for said, found in zip(reasons, sources, strict=True):
         paths = {item["source"]: item["path"] for item in found if "path" in item}
         for reason in said:
             if reason["kind"] == "source" and (path := paths.get(reason["source"])):
                 reason["path"] = path
-                reason["text"] = f"{reason['text'][:-1]}: {' → '.join(map(str, path))}."
+                steps = " → ".join(_step(step, snapshot) for step in path)
+                reason["text"] = f"{reason['text'][:-1]}: {steps}."
+
+
+def _step(step: str, snapshot: Snapshot) -> str:
+    """One node of a path (`kind:name`) in words."""
+    kind, _, name = step.partition(":")
+    if kind == "viewer":
+        return "a viewer"
+    row = snapshot.row(name) if kind == "video" else None
+    return called(row) if row is not None else name or kind
 
 
 def lowered(

@@ -46,20 +46,25 @@ def union(found: Found) -> Int64:
 
 
 def source_terms(found: Found | None, rows: Int64, weights: Mapping[str, float]) -> dict[str, Float64]:
-    """float64 [rows] for each source with a weight that found anything: the weight times the score over the largest
-    score of that source in this request, 0..1; 0 where the source did not find the row."""
+    """float64 [rows] for each source with a weight that found anything: the weight times the share of what the source
+    found that it scored no higher, in 0..1; 0 where it did not find the row.
+
+    Scores of different sources are of different scales (cosines, counts, times), their order alone compares.
+    """
     terms: dict[str, Float64] = {}
     for item in found.candidates if found is not None else ():
         weight = weights.get(item.source, 0.0)
-        scores = np.nan_to_num(np.asarray(item.scores, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        if not weight or not len(scores) or not scores.max() > 0:
-            continue
         found_rows = np.asarray(item.rows, np.int64)
-        share = np.zeros(int(max(rows.max(initial=-1), found_rows.max())) + 1)
-        real = found_rows >= 0
-        np.maximum.at(share, found_rows[real], np.maximum(scores / scores.max(), 0.0)[real])
+        scores = np.asarray(item.scores, np.float64)[found_rows >= 0]
+        found_rows = found_rows[found_rows >= 0]
+        if not weight or not len(found_rows):
+            continue
+        scores = np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        share = np.searchsorted(np.sort(scores), scores, side="right") / len(scores)
+        values = np.zeros(int(max(rows.max(initial=-1), found_rows.max())) + 1)
+        np.maximum.at(values, found_rows, share)
         name = PREFIX + item.source
-        terms[name] = np.maximum(terms.get(name, np.zeros(len(rows))), weight * share[rows])
+        terms[name] = np.maximum(terms.get(name, np.zeros(len(rows))), weight * values[rows])
     return terms
 
 

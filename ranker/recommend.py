@@ -113,7 +113,7 @@ def recommend(
     reasons = explain(profile, table, snapshot, rows, terms, now, weights, where)
     rules = _rules(arranged, ranking, lowered(snapshot, rows, terms, weights, refused))
     sources = sources_of(gathered, rows)
-    name_paths(reasons, sources)
+    name_paths(reasons, sources, snapshot)
     result = []
     for place, row in enumerate(rows):
         # Adding 0.0 turns -0.0 into 0.0.

@@ -189,7 +189,7 @@ def test_only_what_sources_found_is_scored_and_each_says_how(table: VideoTable) 
     snapshot = table.snapshot
     two = np.array([snapshot.row_of[video_id("cars 1")], snapshot.row_of[video_id("dance 1")]])
     one = two[1:]
-    path = ("you", "cooking 0", "dance 1")
+    path = (f"video:{video_id('cooking 0')}", "viewer", "tag:shared 1")
     gathered = FoundAll([
         Found1("co_watch", two, np.array([2.0, 8.0])),
         Found1("graph", one, np.array([0.1]), {int(one[0]): path}),
@@ -200,14 +200,14 @@ def test_only_what_sources_found_is_scored_and_each_says_how(table: VideoTable) 
     feed = recommend(events, table, 10, NOON, gathered=gathered)
     assert [item.video for item in feed] == [video_id("dance 1"), video_id("cars 1")]
     assert feed[0].terms["source_co_watch"] == pytest.approx(0.3)
-    assert feed[1].terms["source_co_watch"] == pytest.approx(0.075)
+    assert feed[1].terms["source_co_watch"] == pytest.approx(0.15)
     assert (feed[0].terms["source_graph"], feed[1].terms["source_graph"]) == (pytest.approx(0.3), 0)
     assert "source_unheard of" not in feed[0].terms
     assert [found["source"] for found in feed[0].sources] == ["co_watch", "graph", "unheard of"]
     assert feed[0].sources[1] == {"source": "graph", "score": 0.1, "path": list(path)}
     graph = next(reason for reason in feed[0].reasons if reason.get("source") == "graph")
     assert graph["path"] == list(path)
-    assert "you → cooking 0 → dance 1" in graph["text"]
+    assert "“cooking 0” → a viewer → shared 1." in graph["text"]
     for item in feed:
         for reason in item.reasons:
             if reason["kind"] == "source":
