@@ -227,12 +227,15 @@ def _spread(
     targets = chances.indices[cells].astype(np.int64)
     chance = chances.data[cells].astype(np.float64)
     moved, best = mass[origin] * chance, heaviest[origin] * chance
-    # By target, the heaviest path first; ties to the lower origin.
-    order = np.lexsort((origin, -best, targets))
-    targets, moved, best, origin = targets[order], moved[order], best[order], origin[order]
-    first = np.flatnonzero(np.diff(targets, prepend=-1)) if len(targets) else np.zeros(0, np.int64)
-    total = np.add.reduceat(moved, first) if len(first) else np.zeros(0)
-    return targets[first], total, best[first], origin[first]
+    total: Float64 = np.bincount(targets, moved, chances.shape[1]).astype(np.float64)
+    top: Float64 = np.zeros(chances.shape[1])
+    np.maximum.at(top, targets, best)
+    # Written last to first, so that of equally heavy paths the lowest origin stays.
+    heavy = np.flatnonzero(best == top[targets])[::-1]
+    source: Integers = np.zeros(chances.shape[1], np.int64)
+    source[targets[heavy]] = origin[heavy]
+    reached: Integers = np.flatnonzero(total).astype(np.int64)
+    return reached, total[reached], top[reached], source[reached]
 
 
 def _path(rounds: list[Trail], video: int) -> tuple[tuple[str, int], ...]:
