@@ -61,6 +61,8 @@ MOST_REBUILT = 16
 # A creator is small while `small_creator` gives at least this share.
 SMALL = 0.5
 MOST_MOMENTS = 100
+# Of a profile that is more than this a start (`ranker.newcomers`), nobody says that the viewer watches such things.
+MOSTLY = 0.5
 WHOLE_VIDEO_SOURCES = frozenset({"title", "description", "tags"})
 ACTS: dict[str, str] = {
     "finish": "you finished",
@@ -101,7 +103,7 @@ def explain(
             if place < MOST_MOMENTS:
                 reasons.extend(_moment(table, row, snapshot.rows[snapshot.row_of[anchor["video"]]]))
         reasons.extend(interests[place])
-        reasons.extend(_tags(profile.tags, tags_length, row, snapshot, config.tags * long))
+        reasons.extend(_tags(profile, tags_length, row, snapshot, config.tags * long))
         if (followed := float(terms["followed_creator"][place])) > 0:
             text = f"By {row.creator}, whom you follow."
             reasons.append({"kind": "followed_creator", "text": text, "creator": row.creator, "effect": followed})
@@ -401,7 +403,8 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _tags(wanted: Mapping[str, float], length: float, row: VideoRow, snapshot: Snapshot, weight: float) -> list[Reason]:
+def _tags(profile: Profile, length: float, row: VideoRow, snapshot: Snapshot, weight: float) -> list[Reason]:
+    wanted = profile.tags
     shares = tag_index.shares(wanted, length, row.tags, snapshot.tags)
     adding = {tag: weight * share for tag, share in shares.items() if weight * share >= MATTERS}
     if not adding:
@@ -415,7 +418,8 @@ def _tags(wanted: Mapping[str, float], length: float, row: VideoRow, snapshot: S
         if total - rest >= MATTERS:
             break
     told = {tag: weight * share for tag, share in named.items()}
-    text = f"You watch videos about {_listed(list(told)[:NAMED_TAGS])}."
+    who = "Viewers where you are like" if profile.start_share > MOSTLY else "You watch"
+    text = f"{who} videos about {_listed(list(told)[:NAMED_TAGS])}."
     return [{"kind": "tags", "text": text, "tags": told, "effect": total - rest}]
 
 
@@ -446,7 +450,9 @@ def _interests(
             continue
         interest = interests[best]
         tags = sorted(interest.tags, key=lambda tag: (-interest.tags[tag], tag))[:NAMED_TAGS]
-        text = f"Suits your interest in {_listed(tags)}." if tags else "Suits one of your interests."
+        picked = any(interests[best] is one for one in profile.given)
+        which = "what you picked" if picked else "your interest in"
+        text = f"Suits {which}{':' if picked else ''} {_listed(tags)}." if tags else "Suits one of your interests."
         said: Reason = {"kind": "interest", "text": text, "tags": tags, "videos": list(interest.videos[:NAMED_TAGS])}
         found.append([said | {"number": best, "similarity": float(alike[place, best]), "effect": effect}])
     return found

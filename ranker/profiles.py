@@ -66,7 +66,8 @@ class Profile:
     the weights alone; `tags` and `negative_tags` the same sums over the videos' tags. `seen` holds every video with any
     event. `history` are the latest events, newest first: video, time, value. `liked` and `disliked` hold what is known
     of the at most `MOST_LIKED` and `MOST_DISLIKED` heaviest videos: 1 kB each at 256 numbers, so no profile holds more
-    than 250 kB of vectors. `given` are interests that were not watched (`ranker.newcomers`). A profile of nobody has
+    than 250 kB of vectors. `given` are interests that were not watched, and `start_share` how much
+    of `long_mass` was not, 0..1 (`ranker.newcomers`). A profile of nobody has
     zero-width vectors. `scale` measures its views, those to come as well.
     """
 
@@ -87,6 +88,7 @@ class Profile:
     liked: Mapping[str, Watched] = field(default_factory=dict)
     disliked: Mapping[str, Watched] = field(default_factory=dict)
     given: tuple[Interest, ...] = ()
+    start_share: float = 0.0
     scale: Scale = GUESSED
 
     @property
