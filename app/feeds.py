@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
@@ -21,17 +20,16 @@ from ranker.candidates import Candidates, Gathered, Gatherer, Request
 from ranker.found import WHOLE
 from ranker.group_tastes import GroupTastesCache
 from ranker.newcomers import Picks, blended, share_of_start, starting_profile
+from ranker.objectives import Ranking
 from ranker.profile_cache import ProfileCache
 from ranker.profiles import Profile
 from ranker.recommend import Recommendation, recommend
 from ranker.scoring import Situation
 from ranker.sources import sources, with_quotas
 from ranker.video_table import Snapshot, VideoTable
+from store.catalogue import Catalogue
 from store.errors import ReelsenseError
 from store.event_log import EventLog
-
-if TYPE_CHECKING:
-    from app.operations import ReelSense
 
 # Of so few videos all are scored, whoever finds them: it costs less than choosing.
 SCORED_WHOLE = 20_000
@@ -51,14 +49,21 @@ class Feed:
 
 
 class Feeds:
-    """Makes feeds. Safe to use from several threads."""
+    """Makes feeds. Safe to use from several threads. `table` and `ranking` are asked at each request."""
 
-    def __init__(self, reelsense: ReelSense) -> None:
-        self.reelsense = reelsense
-        self.log = EventLog(reelsense.catalogue)
-        self.profiles: ProfileCache = reelsense.profiles
-        self.audience = Audience(reelsense.catalogue)
-        self.tastes = GroupTastesCache(reelsense.catalogue)
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        profiles: ProfileCache,
+        table: Callable[[], VideoTable],
+        ranking: Callable[[], Ranking],
+    ) -> None:
+        self.log = EventLog(catalogue)
+        self.profiles = profiles
+        self.table = table
+        self.ranking = ranking
+        self.audience = Audience(catalogue)
+        self.tastes = GroupTastesCache(catalogue)
         self.gatherer = Gatherer()
         self._catching_up = threading.Lock()
         self._sources = with_quotas(sources(self.audience))
@@ -78,20 +83,19 @@ class Feeds:
         `region` (`DE`), `language` (`en`) and `device` say where the request comes from; the first two default to
         those of the viewer's last event. `picks` is what a new viewer chose. Raises `request.invalid`.
         """
-        table = self.reelsense.table
+        table = self.table()
         own = self.profiles.get(user, table)
         if not region or not language:
             last_region, last_language = self.log.last_place(user)
             region, language = region or last_region, language or last_language
         snapshot = table.snapshot
         profile = self._with_start(own, table, now, Situation(region, language), device, picks)
-        ranking = self.reelsense.ranker_file.current()
         where = Situation(region, language)
         if not len(snapshot):
             return Feed([], {})
         self._follow(snapshot)
         gathered = self._gather(user, profile, snapshot, now, where, device, k)
-        found = recommend(profile, table, k, now, ranking, situation=where, gathered=gathered)
+        found = recommend(profile, table, k, now, self.ranking(), situation=where, gathered=gathered)
         return Feed(found, gathered.left_out)
 
     def _follow(self, snapshot: Snapshot) -> None:
