@@ -141,7 +141,7 @@ class Cells:
             ) from error
 
 
-class one_thread:  # noqa: N801 - reads as a word where it is used
+class one_thread:
     """FAISS with one thread of its own in this thread: requests are many already, and waiting threads burn CPU."""
 
     def __enter__(self) -> None:

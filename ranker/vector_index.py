@@ -30,9 +30,9 @@ CELLS_FROM = 50_000
 LONGEST_TAIL = 4_096
 # When the table has grown so many times since the cells were learnt, they are learnt anew.
 RELEARN = 2.0
-VISITED_CELLS = 64
+VISITED_CELLS = 48
 # So many candidates for each wanted row are compared exactly, and at least so many.
-SPARE = 10
+SPARE = 8
 LEAST_CANDIDATES = 400
 # A float32 product of unit vectors is this near to the true one.
 ROUNDING = 2e-6
@@ -139,8 +139,8 @@ class VectorIndex:
 
 
 class IndexKeeper:
-    """Makes the index of each moment of a table whose rows are only ever added. `file` (None: none) keeps the cells over
-    a restart. `changed` says whether cells were finished since the last `index`."""
+    """Makes the index of each moment of a table whose rows are only ever added. `file` (None: none) keeps the cells
+    over a restart. `changed` says whether cells were finished since the last `index`."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file

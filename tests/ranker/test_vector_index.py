@@ -1,4 +1,4 @@
-"""The vector index against brute force: exact where it says so, near where cells are used, never a row it may not show."""
+"""The vector index against brute force: exact where it says so, near by cells, never a row it may not show."""
 
 from __future__ import annotations
 
