@@ -38,13 +38,11 @@ _MAGIC = b"reelsense cells 1\n"
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """An index of the rows 0 to `covered`, made when there were `trained` of them. `content` names the vectors (hex
-    digest), so that a stored index is only used for those it was made of. Safe to search from several threads."""
+    """An index of the rows 0 to `covered`, learnt when there were `trained`. Safe to search from several threads."""
 
     index: Any
     covered: int
     trained: int
-    content: str
 
     @classmethod
     def build(cls, vectors: Float32) -> Cells:
@@ -63,7 +61,7 @@ class Cells:
             chosen = np.random.default_rng(SEED).choice(count, min(count, cells * TRAINED_PER_CELL), replace=False)
             index.train(np.ascontiguousarray(vectors[np.sort(chosen)]))
             index.add(np.ascontiguousarray(vectors))
-        return cls(index, count, count, content_of(vectors))
+        return cls(index, count, count)
 
     def extended(self, vectors: Float32) -> Cells:
         """Cells that hold the rest of `vectors` as well; the first `covered` of them are the rows that are in."""
@@ -72,7 +70,7 @@ class Cells:
         with one_thread():
             index = faiss.clone_index(self.index)
             index.add(np.ascontiguousarray(vectors[self.covered :]))
-        return Cells(index, len(vectors), self.trained, content_of(vectors))
+        return Cells(index, len(vectors), self.trained)
 
     def candidates(self, queries: Float32, count: int, visited: int, allowed: Mask | None) -> Rows:
         """int64 [n, count] rows that may be nearest to each query (float32 [n, dim]), padded with -1, from the
@@ -81,8 +79,8 @@ class Cells:
 
         options: dict[str, Any] = {"nprobe": min(visited, self.index.nlist)}
         if allowed is not None:
-            bits = np.packbits(allowed[: self.covered], bitorder="little")
-            options["sel"] = faiss.IDSelectorBitmap(bits)
+            selector: Any = faiss.IDSelectorBitmap
+            options["sel"] = selector(np.packbits(allowed[: self.covered], bitorder="little"))
         with one_thread():
             _, rows = self.index.search(queries, count, params=faiss.SearchParametersIVF(**options))
         found: Rows = rows
@@ -93,15 +91,16 @@ class Cells:
         """Memory of codes, row numbers and centres."""
         return int(self.index.ntotal * (self.index.code_size + 8) + self.index.nlist * self.index.d * 4)
 
-    def save(self, path: Path) -> None:
-        """Write to a file of this machine, at once or not at all. Raises OSError."""
+    def save(self, path: Path, vectors: Float32) -> None:
+        """Write to a file of this machine, at once or not at all, with a digest of itself and one of the `vectors` that
+        are in, so that it is only used for them. Raises OSError."""
         import faiss
 
         body = faiss.serialize_index(self.index).tobytes()
         header = {
             "covered": self.covered,
             "trained": self.trained,
-            "content": self.content,
+            "content": content_of(vectors[: self.covered]),
             "body": hashlib.sha256(body).hexdigest(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,8 +115,9 @@ class Cells:
             aside.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: Path) -> Cells:
-        """Read back what `save` wrote; FAISS sees no byte before their digest is right.
+    def load(cls, path: Path, vectors: Float32) -> Cells | None:
+        """Read back what `save` wrote, or None where that was of other vectors than the first of these; FAISS sees no
+        byte before their digest is right.
 
         Raises `store.artifact_damaged` for anything else, OSError where there is no such file.
         """
@@ -129,10 +129,13 @@ class Cells:
             header = json.loads(header_text)
             if magic + b"\n" != _MAGIC or hashlib.sha256(body).hexdigest() != header["body"]:
                 raise ValueError("the digest is another")
+            covered = int(header["covered"])
+            if covered > len(vectors) or header["content"] != content_of(vectors[:covered]):
+                return None
             index = faiss.deserialize_index(np.frombuffer(body, np.uint8))
-            if index.ntotal != header["covered"]:
+            if index.ntotal != covered:
                 raise ValueError("the number of rows is another")
-            return cls(index, int(header["covered"]), int(header["trained"]), str(header["content"]))
+            return cls(index, covered, int(header["trained"]))
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise PassingError(
                 "store.artifact_damaged",

@@ -9,7 +9,6 @@ beside the cells until a thread has added them, so a search never waits and a ne
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ranker.vector_cells import Cells, Mask, Rows, content_of
+from ranker.vector_cells import Cells, Mask, Rows
 from store.errors import PassingError
 from store.records import Float32
 
@@ -26,8 +25,10 @@ from store.records import Float32
 EXACT_ROWS = 20_000
 # A table of fewer rows has no cells at all: to learn them would cost more than they save.
 CELLS_FROM = 50_000
-# Rows beside the cells, at most, before they are added: so many cost about 1 ms a query.
-LONGEST_TAIL = 4_096
+# Rows beside the cells, at most, before they are added: so many cost about half a millisecond a query.
+LONGEST_TAIL = 2_048
+# Cells are stored again when they have grown by this share: their file is large.
+STORED_GROWTH = 1.05
 # When the table has grown so many times since the cells were learnt, they are learnt anew.
 RELEARN = 2.0
 VISITED_CELLS = 48
@@ -104,11 +105,11 @@ class VectorIndex:
         visited = int(np.ceil(VISITED_CELLS * len(mask) / count))
         found = cells.candidates(directions, max(SPARE * k, LEAST_CANDIDATES), visited, None if whole else mask)
         tail = cells.covered + np.flatnonzero(mask[cells.covered :])
-        near = self.vectors[tail] @ directions.T if len(tail) else None
+        beside = self.vectors[cells.covered :] if whole else self.vectors[tail]
         for place, direction in enumerate(directions):
             chosen = found[place][found[place] >= 0]
-            if near is not None:
-                chosen = np.concatenate([chosen, tail[_best(near[:, place], k)]])
+            if len(tail):
+                chosen = np.concatenate([chosen, tail[_best(_products(beside, direction), k)]])
             self._fill(direction, chosen, k, rows[place], cosines[place])
 
     def _exact(self, directions: Float32, k: int, which: Rows, rows: Rows, cosines: Float32) -> None:
@@ -129,8 +130,7 @@ class VectorIndex:
 
     def _fill(self, direction: Float32, chosen: Rows, k: int, rows: Rows, cosines: Float32) -> None:
         """Order the chosen rows by their exact cosines, and write the best `k` of them."""
-        quick = self.vectors[chosen] @ direction
-        chosen = chosen[_best(quick, k)]
+        chosen = chosen[_best(_products(self.vectors[chosen], direction), k)]
         # einsum sums each row by itself; a matrix product may round a row differently beside other rows.
         exact = np.einsum("nd,d->n", self.vectors[chosen].astype(np.float64), direction.astype(np.float64))
         order = np.lexsort((chosen, -exact))[:k]
@@ -147,6 +147,7 @@ class IndexKeeper:
         self.changed = False
         self._cells: Cells | None = None
         self._looked = file is None
+        self._stored_rows = 0
         self._worker: threading.Thread | None = None
 
     def index(self, vectors: Float32, alive: Mask) -> VectorIndex:
@@ -179,9 +180,10 @@ class IndexKeeper:
             cells = cells.extended(vectors)
         self._cells = cells
         self.changed = True
-        if self.file is not None:
+        if self.file is not None and cells.covered > STORED_GROWTH * self._stored_rows:
             try:
-                cells.save(self.file)
+                cells.save(self.file, vectors)
+                self._stored_rows = cells.covered
             except OSError as error:
                 _log.warning("the vector index was not stored: %s", error)
 
@@ -189,15 +191,21 @@ class IndexKeeper:
         """The cells of the file, where they are those of these vectors."""
         if self.file is None:
             return None
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                cells = Cells.load(self.file)
-            except PassingError as error:
-                _log.warning("%s: %s", error.code, error.message)
-                return None
-            if cells.covered <= len(vectors) and cells.content == content_of(vectors[: cells.covered]):
-                return cells
-        return None
+        try:
+            cells = Cells.load(self.file, vectors)
+        except FileNotFoundError:
+            return None
+        except (PassingError, OSError) as error:
+            _log.warning("the stored vector index was not read: %s", error)
+            return None
+        self._stored_rows = cells.covered if cells else 0
+        return cells
+
+
+def _products(vectors: Float32, direction: Float32) -> Float32:
+    """float32 [n], by one thread: BLAS would wake the others for so little, and they burn CPU while they wait."""
+    products: Float32 = np.einsum("nd,d->n", vectors, direction)
+    return products
 
 
 def _best(products: Float32, k: int) -> npt.NDArray[np.intp]:

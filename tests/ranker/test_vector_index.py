@@ -163,26 +163,26 @@ def test_a_filter_that_the_visited_cells_do_not_hold_falls_back(
 
 def test_the_same_vectors_make_the_same_cells(vectors: Float32, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        Cells.build(vectors[:5000]).save(tmp_path / name)
+        Cells.build(vectors[:5000]).save(tmp_path / name, vectors)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_stored_cells_answer_alike_and_damage_is_noticed(vectors: Float32, cells: Cells, tmp_path: Path) -> None:
     file = tmp_path / "cells"
-    cells.save(file)
+    cells.save(file, vectors)
     alive = np.ones(ROWS, np.bool_)
     expected = VectorIndex(vectors, alive, cells).search(vectors[:20], 50)[0]
-    assert (VectorIndex(vectors, alive, Cells.load(file)).search(vectors[:20], 50)[0] == expected).all()
+    assert (VectorIndex(vectors, alive, Cells.load(file, vectors)).search(vectors[:20], 50)[0] == expected).all()
     whole = file.read_bytes()
     for place in (3, 40, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(PassingError) as caught:
-            Cells.load(file)
+            Cells.load(file, vectors)
         assert caught.value.code == "store.artifact_damaged"
     for cut in (0, 30, len(whole) - 5):
         file.write_bytes(whole[:cut])
         with pytest.raises(PassingError):
-            Cells.load(file)
+            Cells.load(file, vectors)
 
 
 def test_extending_keeps_the_old_cells_as_they_were(vectors: Float32, cells: Cells) -> None:
@@ -232,7 +232,7 @@ def test_the_keeper_searches_while_it_makes_and_stores_what_it_made(
 
 def test_stored_cells_of_other_vectors_are_not_used(vectors: Float32, tmp_path: Path) -> None:
     file = tmp_path / "cells"
-    Cells.build(vectors[:5000]).save(file)
+    Cells.build(vectors[:5000]).save(file, vectors)
     keeper = IndexKeeper(file)
     assert keeper._stored(vectors[1:6000]) is None
     assert keeper._stored(vectors[:4000]) is None
