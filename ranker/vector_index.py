@@ -22,7 +22,7 @@ from store.errors import PassingError
 from store.records import Float32
 
 # Below so many rows that may be found, a matrix product is taken: it is exact and as quick (docs/vector-search.md).
-EXACT_ROWS = 20_000
+EXACT_ROWS = 5_000
 # A table of fewer rows has no cells at all: to learn them would cost more than they save.
 CELLS_FROM = 50_000
 # Rows beside the cells, at most, before they are added: so many cost about half a millisecond a query.
@@ -101,8 +101,8 @@ class VectorIndex:
         self, cells: Cells, directions: Float32, k: int, mask: Mask, count: int, rows: Rows, cosines: Float32
     ) -> None:
         whole = count == len(mask)
-        # Where few are allowed, their neighbours lie in more cells: visit so many that as many rows are seen.
-        visited = int(np.ceil(VISITED_CELLS * len(mask) / count))
+        # Where few are allowed, their neighbours lie in more cells.
+        visited = int(np.ceil(VISITED_CELLS * np.sqrt(len(mask) / count)))
         found = cells.candidates(directions, max(SPARE * k, LEAST_CANDIDATES), visited, None if whole else mask)
         tail = cells.covered + np.flatnonzero(mask[cells.covered :])
         beside = self.vectors[cells.covered :] if whole else self.vectors[tail]

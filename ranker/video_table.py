@@ -27,6 +27,7 @@ from store.catalogue import Catalogue, Publication
 from store.errors import NotFoundError, PassingError, ReelsenseError
 from store.objects import ObjectStore
 from store.records import Float32, PublishedAttributes
+from store.vector_segments import SegmentRow, VectorSegments, published_between
 
 # PostgreSQL hands out sequence numbers before it commits, so a lower number can appear after a higher one: look back.
 LOOK_BACK = 256
@@ -131,6 +132,7 @@ class VideoTable:
         self.unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
         self._last = 0
+        self._started = False
         self._known: set[int] = set()
         self._hidden: frozenset[str] = frozenset()
         self._waiting: list[Publication] = []
@@ -150,16 +152,18 @@ class VideoTable:
     def refresh(self) -> int:
         """Read what was published since the last call; how many rows are new. Costs two queries when nothing is."""
         with self._lock:
+            before = len(self._rows)
             hidden = frozenset(self.administration.quarantined())
             changed = hidden != self._hidden
             self._waiting += [self._again(video) for video in self._hidden - hidden if video in self._latest]
             self._hidden = hidden
+            if not self._started:
+                self._start()
             after = max(0, self._last - LOOK_BACK)
             fresh = [
                 item for item in self.catalogue.publications(self.version, after) if item.sequence not in self._known
             ]
             todo = sorted([*self._waiting, *fresh], key=lambda item: item.sequence)
-            before = len(self._rows)
             # All wait until they are read: should the store go away half-way, the rest is read next time.
             self._waiting = todo
             self._last = max([self._last, *(item.sequence for item in todo)])
@@ -171,6 +175,39 @@ class VideoTable:
                 if changed or self._index.changed or len(self._rows) != before:
                     self.snapshot = self._take()
             return len(self._rows) - before
+
+    def _start(self) -> None:
+        """Read what the segments of the vector table hold of the publications; the rest waits to be read from the
+        artifacts. Raises `store.unavailable`, `database.unavailable`; then the next call goes on."""
+        segments = VectorSegments(self.objects, self.version)
+        for segment in segments.readable():
+            last = segment.rows[-1].sequence
+            if last <= self._last:
+                continue
+            rows = {row.sequence: place for place, row in enumerate(segment.rows)}
+            for item in published_between(self.catalogue, self.version, self._last, last):
+                place = rows.get(item.sequence)
+                if place is None or not self._fits(item, segment.rows[place], segment.vectors[place]):
+                    self._waiting.append(item)
+                elif not self._is_in(item.video_id, item.sequence):
+                    said = segment.rows[place]
+                    row = VideoRow(
+                        said.id, said.revision, said.title, said.creator, said.region, said.language, said.duration,
+                        said.tags, said.attention, item.published_at,
+                    )  # fmt: skip
+                    self._append(row, segment.vectors[place], item.sequence)
+                self._known.add(item.sequence)
+            self._last = last
+            self._known = {sequence for sequence in self._known if sequence > self._last - 2 * LOOK_BACK}
+        self._started = True
+
+    def _fits(self, item: Publication, row: SegmentRow, vector: Float32) -> bool:
+        """Whether a segment's row is that of the publication, and could stand in this table."""
+        return (
+            (row.id, row.revision) == (item.video_id, item.revision)
+            and abs(float(np.linalg.norm(vector)) - 1.0) <= UNIT_TOLERANCE
+            and (not len(self._rows) or len(vector) == self._vectors.shape[1])
+        )
 
     def _again(self, video_id: str) -> Publication:
         """The publication of a video that was released, to be read anew: an index that follows the rows has passed it
