@@ -119,7 +119,10 @@ class VectorIndex:
         step = max(1, _BLOCK // (len(which) if gathered is not None else len(self)))
         for first in range(0, len(directions), step):
             block = directions[first : first + step]
-            if gathered is not None:
+            if len(directions) == 1:
+                products = _products(self.vectors if gathered is None else gathered, directions[0])[None]
+                products = products[:, which] if gathered is None and not every else products
+            elif gathered is not None:
                 products = block @ gathered.T
             else:
                 products = block @ self.vectors.T

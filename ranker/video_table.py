@@ -188,7 +188,8 @@ class VideoTable:
             for item in published_between(self.catalogue, self.version, self._last, last):
                 place = rows.get(item.sequence)
                 if place is None or not self._fits(item, segment.rows[place], segment.vectors[place]):
-                    self._waiting.append(item)
+                    if not self._follow(item) and item not in self._waiting:
+                        self._waiting.append(item)
                 elif not self._is_in(item.video_id, item.sequence):
                     said = segment.rows[place]
                     row = VideoRow(

@@ -141,7 +141,10 @@ class VectorSegments:
 
     def read(self, span: Span) -> Segment:
         """Raises `store.missing`, `store.artifact_damaged`."""
-        return Segment.from_bytes(self.objects.get(self.key(span)))
+        segment = Segment.from_bytes(self.objects.get(self.key(span)))
+        if not segment.rows or (segment.rows[0].sequence, segment.rows[-1].sequence) != (span.first, span.last):
+            raise PassingError("store.artifact_damaged", f"The vector segment {self.key(span)} holds another's rows.")
+        return segment
 
     def write(self, segment: Segment) -> Span:
         """Write it under the name that its first and last row give it."""
