@@ -2,7 +2,7 @@
 results/audience.json.
 
 A real SQLite database holds the events; popularity of videos and activity of viewers follow a power law (Zipf 1.1 and
-1.3), and each viewer keeps to three of 200 topics. Vectors as in bench/ranker_speed.py. CPU seconds of following all
+1.3), and each viewer keeps to three of 200 topics. Vectors as in bench/ranker.py. CPU seconds of following all
 events, of making the crowd, of one more event; CPU milliseconds of each source for viewers of 30 views (median of
 `ASKED`).
 """
@@ -10,7 +10,6 @@ events, of making the crowd, of one more event; CPU milliseconds of each source 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import resource
 import tempfile
@@ -21,38 +20,17 @@ from typing import Any, cast
 import numpy as np
 import sqlalchemy as sa
 
+from bench.ranker import NOW, SEGMENT, TOPICS, VERSION, BenchObjects, publish
 from bench.results import write
 from ranker.audience import Audience
 from ranker.candidates import Request
 from ranker.profiles import build
 from ranker.sources import QUOTAS, sources
-from ranker.tag_index import TagIndex
-from ranker.video_table import Snapshot, VideoRow, VideoTable
+from ranker.video_table import Snapshot, VideoTable
 from store.catalogue import Catalogue, StoredEvent
 from store.event_log import EventLog, events
 
-NOW = 1_800_000_000.0
-DIM, TOPICS, ASKED = 256, 200, 20
-
-
-def snapshot_of(count: int, stream: np.random.Generator) -> Snapshot:
-    """`count` published videos with a topic, a creator of twenty videos, and an anisotropic vector each."""
-    scale = 1 / np.sqrt(np.arange(1, DIM + 1))
-    centres = stream.standard_normal((TOPICS, DIM)) * scale
-    topics = stream.integers(TOPICS, size=count)
-    vectors = (centres[topics] + 0.5 * stream.standard_normal((count, DIM)) * scale).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    creators = stream.integers(max(count // 20, 1), size=count)
-    published = NOW - stream.uniform(0, 90 * 86_400, count)
-    ids = [hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(count)]
-    rows = [
-        VideoRow(ids[place], "a" * 16, "", f"creator {creators[place]}", "DE", "de", 20.0,
-                 {f"topic {topics[place]}": 1.0}, {}, float(published[place]))
-        for place in range(count)
-    ]  # fmt: skip
-    numbers = {f"creator {number}": number for number in range(int(creators.max()) + 1)}
-    places = {name: place for place, name in enumerate(ids)}
-    return Snapshot(rows, vectors, np.ones(count, bool), published, creators, numbers, places, TagIndex())
+ASKED = 20
 
 
 def fill(catalogue: Catalogue, snapshot: Snapshot, viewers: int, count: int, stream: np.random.Generator) -> None:
@@ -87,10 +65,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     said = parser.parse_args()
     stream = np.random.Generator(np.random.PCG64(0))
-    snapshot = snapshot_of(said.videos, stream)
     document: dict[str, Any] = {"viewers": said.viewers, "events": said.events, "videos": said.videos}
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Catalogue(f"sqlite:///{folder}/catalogue.sqlite3")
+        objects = BenchObjects()
+        for first in range(0, said.videos, SEGMENT):
+            publish(catalogue, objects, first, min(first + SEGMENT, said.videos))
+        table = VideoTable(objects, catalogue, VERSION)
+        table.refresh()
+        snapshot = table.snapshot
         fill(catalogue, snapshot, said.viewers, said.events, stream)
         audience = Audience(catalogue)
         started = time.process_time()

@@ -1,7 +1,7 @@
 """What a feed costs once recall has chosen: `python -m bench.feed_speed [--videos 10000]`.
 
 A viewer with 200 events and a refusal, 2,000 candidates from three sources (with a path each), a feed of 50 with all
-reasons. The catalogue is that of `bench.ranker_speed`. Writes CPU and wall milliseconds (median of 20) for each method
+reasons. The catalogue is that of `bench.ranker`. Writes CPU and wall milliseconds (median of 20) for each method
 of diversity, without the refusal, and for every video of the table as a candidate.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench import results
-from bench.ranker_speed import NOW, VERSION, GeneratedObjects, announce, history, median_ms, video_of
+from bench.ranker import NOW, TOPICS, VERSION, BenchObjects, publish, video_of
 from ranker.events import Event
 from ranker.objectives import Ranking
 from ranker.profiles import build
@@ -29,6 +30,7 @@ from store.catalogue import Catalogue
 
 CANDIDATES = 2000
 K = 50
+REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,39 @@ def gathered_of(table: VideoTable) -> Gathered:
     return Gathered(tuple(listed))
 
 
+def history(count: int, videos: int) -> list[Event]:
+    """A viewer of three topics who skips a fourth, over thirty days."""
+    generator = np.random.default_rng(3)
+    events = []
+    for place in range(count):
+        topic = int(generator.integers(4))
+        number = int(generator.integers(videos // TOPICS)) * TOPICS + pow(7919, -1, TOPICS) * topic % TOPICS
+        watched = 1.0 if topic == 3 else 20.0
+        at = NOW - 30 * 86_400 * (1 - place / count)
+        events.append(
+            Event.checked(user="ana", video=video_of(number), kind="view", watched_seconds=watched, at=at, now=NOW)
+        )
+    return events
+
+
+def median_ms(act: Callable[[], object]) -> dict[str, float]:
+    """Wall and CPU milliseconds, medians of `REPEATS` after one warm-up."""
+    act()
+    wall, cpu = [], []
+    for _ in range(REPEATS):
+        started, used = time.perf_counter(), time.process_time()
+        act()
+        wall.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - used)
+    return {"wall_ms": round(1000 * float(np.median(wall)), 2), "cpu_ms": round(1000 * float(np.median(cpu)), 2)}
+
+
 def measure(videos: int, folder: Path) -> dict[str, object]:
     """All figures at one size."""
     catalogue = Catalogue(f"sqlite:///{folder / 'catalogue.sqlite3'}")
-    announce(catalogue, range(videos))
-    table = VideoTable(GeneratedObjects(), catalogue, VERSION)
+    objects = BenchObjects()
+    publish(catalogue, objects, 0, videos)
+    table = VideoTable(objects, catalogue, VERSION)
     table.refresh()
     events = history(200, videos)
     refusal = Event.checked(user="ana", video=video_of(3), kind="not_interested", at=NOW - 60, now=NOW)

@@ -34,7 +34,7 @@ from ranker.events import Event
 from ranker.objectives import Ranking
 from ranker.profile_cache import ProfileCache
 from ranker.video_table import VideoTable
-from store.artifacts import artifact_key, to_bytes
+from store.artifacts import to_bytes
 from store.catalogue import Catalogue, StoredEvent, publications, videos
 from store.event_log import EventLog
 from store.event_log import events as event_rows
@@ -150,7 +150,7 @@ def publish(catalogue: Catalogue, objects: BenchObjects, first: int, last: int, 
             )
             for n in range(first, last)
         ]
-        VectorSegments(objects, VERSION).write(Segment(rows, vectors_of(first, last)))  # type: ignore[arg-type]
+        VectorSegments(objects, VERSION).write(Segment(rows, vectors_of(first, last)))
 
 
 def watch(catalogue: Catalogue, viewers: int, count: int) -> None:
@@ -173,8 +173,8 @@ def watch(catalogue: Catalogue, viewers: int, count: int) -> None:
             region = ("DE", "FR", "JP", "BR")[viewer % 4]
             batch.append(
                 blank | {"id": f"{viewer}-{turn}", "user_id": f"viewer {viewer}", "video_id": video_of(number),
-                         "watched_seconds": float((viewer + turn * 7) % 21), "at": NOW - 86_400 * (turn + 1) - viewer % 3600,
-                         "region": region}
+                         "watched_seconds": float((viewer + turn * 7) % 21),
+                         "at": NOW - 86_400 * (turn + 1) - viewer % 3600, "region": region}
             )  # fmt: skip
         if len(batch) >= 20_000 or viewer == viewers - 1:
             with catalogue.engine.begin() as connection:
@@ -192,7 +192,7 @@ class Installation:
         for first in range(0, count, SEGMENT):
             publish(self.catalogue, self.objects, first, min(first + SEGMENT, count))
         watch(self.catalogue, viewers, count)
-        self.held = VideoTable(self.objects, self.catalogue, VERSION)  # type: ignore[arg-type]
+        self.held = VideoTable(self.objects, self.catalogue, VERSION)
         self.feeds = Feeds(self.catalogue, ProfileCache(self.catalogue, most=viewers), self.table, Ranking)
 
     def table(self) -> VideoTable:
@@ -238,7 +238,8 @@ def measure(count: int, viewers: int) -> dict[str, Any]:
         asked = [f"viewer {number}" for number in stream.choice(viewers, ASKED + 20, replace=False).tolist()]
         for user in asked[:20]:
             here.feed(user)
-        wall, cpu, left_out = [], [], {}
+        wall, cpu = [], []
+        left_out: dict[str, int] = {}
         for user in asked[20:]:
             began, clock = time.process_time(), time.perf_counter()
             feed = here.feed(user)

@@ -28,7 +28,8 @@ class Neighbour:
 
 
 def similar(table: VideoTable, video_id: str, k: int) -> list[Neighbour]:
-    """The `k` nearest other videos by cosine, nearest first; ties go by video id.
+    """The `k` nearest other videos by cosine, nearest first; ties go by video id (at the end of the
+    list, which of them are in goes by the order of their publication).
 
     Raises `video.unknown` when the video is not published, `request.invalid` for k below 1.
     """
@@ -37,16 +38,12 @@ def similar(table: VideoTable, video_id: str, k: int) -> list[Neighbour]:
     seed = table.get(video_id)
     snapshot = table.snapshot
     place = snapshot.row_of[video_id]
-    others = np.flatnonzero(snapshot.alive)
-    others = others[others != place]
-    cosines = snapshot.vectors[others] @ snapshot.vectors[place]
-    if len(others) > k:
-        least = np.partition(cosines, len(cosines) - k)[len(cosines) - k]
-        others, cosines = others[cosines >= least], cosines[cosines >= least]
-    order = sorted(range(len(others)), key=lambda index: (-cosines[index], snapshot.rows[others[index]].id))[:k]
+    allowed = snapshot.alive.copy()
+    allowed[place] = False
+    rows, _ = snapshot.index.search(snapshot.vectors[place : place + 1], min(k, max(len(snapshot), 1)), allowed)
     found = []
-    for index in order:
-        video = table.find(snapshot.rows[others[index]].id)
+    for row in rows[0][rows[0] >= 0].tolist():
+        video = table.find(snapshot.rows[row].id)
         if video is None:
             continue
         parts = by_modality(video, contributions(video, seed))

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ranker.phrase_index import PhraseIndex
 from ranker.tag_index import TagIndex
+from ranker.vector_index import IndexKeeper, VectorIndex
+from ranker.video_rows import Column, RowOf, VideoRows
+from ranker.video_rows import VideoRow as VideoRow
 from store.administration import Administration
 from store.artifacts import artifact_key, from_bytes
 from store.catalogue import Catalogue, Publication
 from store.errors import NotFoundError, PassingError, ReelsenseError
 from store.objects import ObjectStore
-from store.records import Float32, Modality, PublishedAttributes
+from store.records import Float32, PublishedAttributes
+from store.vector_segments import SegmentRow, VectorSegments, published_between
 
 # PostgreSQL hands out sequence numbers before it commits, so a lower number can appear after a higher one: look back.
 LOOK_BACK = 256
@@ -30,22 +35,6 @@ KEPT_DETAILS = 512
 UNREADABLE = ("store.missing", "store.artifact_damaged")
 # A unit vector in float32 is this near to length 1; anything else is not what fusion makes.
 UNIT_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class VideoRow:
-    """What is kept in memory of a published video. `duration` in seconds, `published_at` in seconds since the epoch."""
-
-    id: str
-    revision: str
-    title: str
-    creator: str
-    region: str
-    language: str | None
-    duration: float
-    tags: dict[str, float]
-    attention: dict[Modality, float]
-    published_at: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +68,23 @@ class PublishedVideo:
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """The table at one moment. `vectors` float32 [n, dim] unit; `alive` bool [n] (false: replaced by a later row, or
-    in quarantine); `published_at` float64 [n]; `creators` int64 [n] numbers into `creator_numbers`; `row_of` the row of
-    each video."""
+    in quarantine); `published_at` float64 [n]; `creators` int64 [n] numbers into `creator_numbers`; `regions` and
+    `languages` int32 [n] numbers into `region_numbers` and `language_numbers` (-1: the language is not known);
+    `row_of` the row of each video; `index` finds nearest rows. `rows` and the numbers of names may hold later ones."""
 
     rows: Sequence[VideoRow]
     vectors: Float32
     alive: npt.NDArray[np.bool_]
     published_at: npt.NDArray[np.float64]
     creators: npt.NDArray[np.int64]
-    creator_numbers: dict[str, int]
-    row_of: dict[str, int]
+    creator_numbers: Mapping[str, int]
+    row_of: Mapping[str, int]
     tags: TagIndex
+    regions: npt.NDArray[np.int32]
+    region_numbers: Mapping[str, int]
+    languages: npt.NDArray[np.int32]
+    language_numbers: Mapping[str, int]
+    index: VectorIndex
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -98,6 +93,26 @@ class Snapshot:
         """The video's row, or None when it is not published."""
         place = self.row_of.get(video_id)
         return None if place is None else self.rows[place]
+
+    def allowed(
+        self,
+        *,
+        regions: Sequence[str] | None = None,
+        languages: Sequence[str] | None = None,
+        published_after: float | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """bool [n]: which videos are to be seen, of these regions and languages (None: of all), and published after
+        this time; for `index.search`, and to be narrowed further by the caller."""
+        mask = self.alive.copy()
+        for wanted, column, numbers in (
+            (regions, self.regions, self.region_numbers),
+            (languages, self.languages, self.language_numbers),
+        ):
+            if wanted is not None:
+                mask &= np.isin(column, [numbers[name] for name in sorted(set(wanted)) if name in numbers])
+        if published_after is not None:
+            mask &= self.published_at > published_after
+        return mask
 
 
 class VideoTable:
@@ -109,7 +124,7 @@ class VideoTable:
     no other: its code stands in `unreadable`, and the next `refresh` tries again.
     """
 
-    def __init__(self, objects: ObjectStore, catalogue: Catalogue, version: str) -> None:
+    def __init__(self, objects: ObjectStore, catalogue: Catalogue, version: str, cache: Path | None = None) -> None:
         self.objects = objects
         self.catalogue = catalogue
         self.version = version
@@ -117,17 +132,17 @@ class VideoTable:
         self.unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
         self._last = 0
+        self._started = False
         self._known: set[int] = set()
         self._hidden: frozenset[str] = frozenset()
         self._waiting: list[Publication] = []
-        self._sequence_of: dict[str, int] = {}
-        self._rows: list[VideoRow] = []
+        self._rows = VideoRows()
+        self._sequences = Column(np.int64)
         self._vectors: Float32 = np.zeros((0, 0), np.float32)
-        self._alive: list[bool] = []
-        self._published_at: list[float] = []
-        self._creators: list[int] = []
-        self._creator_numbers: dict[str, int] = {}
-        self._row_of: dict[str, int] = {}
+        self._alive = Column(np.bool_)
+        self._latest: dict[str, int] = {}
+        self._earlier: dict[str, list[int]] = {}
+        self._index = IndexKeeper(cache / f"{version}.cells" if cache else None)
         self._tags = TagIndex()
         self._details: OrderedDict[str, PublishedVideo] = OrderedDict()
         self.phrases = PhraseIndex()
@@ -137,16 +152,18 @@ class VideoTable:
     def refresh(self) -> int:
         """Read what was published since the last call; how many rows are new. Costs two queries when nothing is."""
         with self._lock:
+            before = len(self._rows)
             hidden = frozenset(self.administration.quarantined())
             changed = hidden != self._hidden
-            self._waiting += [self._again(video) for video in self._hidden - hidden if video in self._row_of]
+            self._waiting += [self._again(video) for video in self._hidden - hidden if video in self._latest]
             self._hidden = hidden
+            if not self._started:
+                self._start()
             after = max(0, self._last - LOOK_BACK)
             fresh = [
                 item for item in self.catalogue.publications(self.version, after) if item.sequence not in self._known
             ]
             todo = sorted([*self._waiting, *fresh], key=lambda item: item.sequence)
-            before = len(self._rows)
             # All wait until they are read: should the store go away half-way, the rest is read next time.
             self._waiting = todo
             self._last = max([self._last, *(item.sequence for item in todo)])
@@ -155,16 +172,52 @@ class VideoTable:
             try:
                 self._waiting = [item for item in todo if not self._follow(item)]
             finally:
-                if changed or len(self._rows) != before:
+                if changed or self._index.changed or len(self._rows) != before:
                     self.snapshot = self._take()
             return len(self._rows) - before
+
+    def _start(self) -> None:
+        """Read what the segments of the vector table hold of the publications; the rest waits to be read from the
+        artifacts. Raises `store.unavailable`, `database.unavailable`; then the next call goes on."""
+        segments = VectorSegments(self.objects, self.version)
+        for segment in segments.readable():
+            last = segment.rows[-1].sequence
+            if last <= self._last:
+                continue
+            rows = {row.sequence: place for place, row in enumerate(segment.rows)}
+            for item in published_between(self.catalogue, self.version, self._last, last):
+                place = rows.get(item.sequence)
+                if place is None or not self._fits(item, segment.rows[place], segment.vectors[place]):
+                    if not self._follow(item) and item not in self._waiting:
+                        self._waiting.append(item)
+                elif not self._is_in(item.video_id, item.sequence):
+                    said = segment.rows[place]
+                    row = VideoRow(
+                        said.id, said.revision, said.title, said.creator, said.region, said.language, said.duration,
+                        said.tags, said.attention, item.published_at,
+                    )  # fmt: skip
+                    self._append(row, segment.vectors[place], item.sequence)
+                self._known.add(item.sequence)
+            self._last = last
+            self._known = {sequence for sequence in self._known if sequence > self._last - 2 * LOOK_BACK}
+        self._started = True
+
+    def _fits(self, item: Publication, row: SegmentRow, vector: Float32) -> bool:
+        """Whether a segment's row is that of the publication, and could stand in this table."""
+        return (
+            (row.id, row.revision) == (item.video_id, item.revision)
+            and abs(float(np.linalg.norm(vector)) - 1.0) <= UNIT_TOLERANCE
+            and (not len(self._rows) or len(vector) == self._vectors.shape[1])
+        )
 
     def _again(self, video_id: str) -> Publication:
         """The publication of a video that was released, to be read anew: an index that follows the rows has passed it
         over while it was hidden."""
-        row = self._rows[self._row_of[video_id]]
+        place = self._latest[video_id]
+        row, sequence = self._rows[place], int(self._sequences.values[place])
+        self._sequences.values[place] = -1
         return Publication(
-            sequence=self._sequence_of.pop(video_id),
+            sequence=sequence,
             video_id=video_id,
             version=self.version,
             revision=row.revision,
@@ -175,7 +228,7 @@ class VideoTable:
         """Add the row of one publication, unless it or a later one of the same video is there already; false when its
         artifact cannot be read."""
         video_id = publication.video_id
-        if self._sequence_of.get(video_id, -1) >= publication.sequence:
+        if self._is_in(video_id, publication.sequence):
             return True
         try:
             video = self._read(video_id, publication.revision)
@@ -187,47 +240,58 @@ class VideoTable:
             self.unreadable[video_id] = error.code
             return False
         self.unreadable.pop(video_id, None)
-        self._sequence_of[video_id] = publication.sequence
-        self._append(video, publication)
+        said = video.attributes
+        row = VideoRow(
+            video.id, publication.revision, said.title, said.creator, said.region, said.language, said.duration,
+            said.tags, said.attention, publication.published_at,
+        )  # fmt: skip
+        self._append(row, video.vector, publication.sequence)
         return True
 
-    def _append(self, video: PublishedVideo, publication: Publication) -> None:
+    def _is_in(self, video_id: str, sequence: int) -> bool:
+        """Whether this publication of the video, or a later one, has its row."""
+        place = self._latest.get(video_id)
+        return place is not None and int(self._sequences.values[place]) >= sequence
+
+    def _append(self, row: VideoRow, vector: Float32, sequence: int) -> None:
         place = len(self._rows)
         if place >= len(self._vectors):
             # Twice the room each time; snapshots keep their views of the old matrix.
-            grown = np.zeros((max(64, 2 * place), len(video.vector)), np.float32)
+            grown = np.zeros((max(64, 2 * place), len(vector)), np.float32)
             if place:
                 grown[:place] = self._vectors[:place]
             self._vectors = grown
-        self._vectors[place] = video.vector
-        said = video.attributes
-        if (old := self._row_of.get(video.id)) is not None:
-            self._alive[old] = False
-        self._alive.append(True)
-        self._published_at.append(publication.published_at)
-        self._creators.append(self._creator_numbers.setdefault(said.creator, len(self._creator_numbers)))
-        self._tags.add(said.tags)
-        self._row_of[video.id] = place
-        self._rows.append(
-            VideoRow(
-                video.id, publication.revision, said.title, said.creator, said.region, said.language, said.duration,
-                dict(said.tags), dict(said.attention), publication.published_at,
-            )
-        )  # fmt: skip
+        self._vectors[place] = vector
+        self._rows.append(row)
+        self._tags.add(row.tags)
+        self._alive.add(True)
+        self._sequences.add(sequence)
+        if (old := self._latest.get(row.id)) is not None:
+            self._alive.values[old] = False
+            # Before the new row: an earlier snapshot must find its own in one of the two.
+            self._earlier.setdefault(row.id, []).append(old)
+        self._latest[row.id] = place
 
     def _take(self) -> Snapshot:
-        count = len(self._rows)
-        alive = np.array(self._alive, np.bool_)
-        alive[[self._row_of[video] for video in self._hidden if video in self._row_of]] = False
+        """The table as it is. Costs a copy of `alive`, whatever the number of rows."""
+        rows, count = self._rows, len(self._rows)
+        alive = self._alive.first(count).copy()
+        alive[[self._latest[video] for video in self._hidden if video in self._latest]] = False
+        vectors = self._vectors[:count]
         return Snapshot(
-            self._rows,
-            self._vectors[:count],
+            rows,
+            vectors,
             alive,
-            np.array(self._published_at, np.float64),
-            np.array(self._creators, np.int64),
-            dict(self._creator_numbers),
-            {video: place for video, place in self._row_of.items() if video not in self._hidden},
+            rows.published_at.first(count),
+            rows.creators.first(count),
+            rows.creator_names.numbers,
+            RowOf(rows.ids, self._latest, self._earlier, alive),
             self._tags,
+            rows.regions.first(count),
+            rows.region_names.numbers,
+            rows.languages.first(count),
+            rows.language_names.numbers,
+            self._index.index(vectors, alive),
         )
 
     def _read(self, video_id: str, revision: str) -> PublishedVideo:
@@ -259,7 +323,7 @@ class VideoTable:
     def ids(self) -> list[str]:
         """The published videos, in the order in which their latest revisions were published."""
         seen = self.snapshot
-        return [seen.rows[place].id for place in np.flatnonzero(seen.alive).tolist()]
+        return list(seen.row_of)
 
     @property
     def vectors(self) -> Float32:

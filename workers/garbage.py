@@ -72,6 +72,9 @@ def collect(graph: Graph) -> list[dict[str, Any]]:
         graph.jobs.forget_versions(stage, version)
         for key in [item.key for item in graph.objects.list(f"artifacts/{stage}/{version}/")]:
             graph.objects.delete(key)
+        if stage == PUBLISHED:
+            for key in [item.key for item in graph.objects.list(f"vectors/{version}/")]:
+                graph.objects.delete(key)
     return found
 
 

@@ -21,11 +21,13 @@ from workers import logs
 from workers.celery_app import create_app, open_graph, queue_depths
 from workers.feeder import feed_until, open_feeder
 from workers.reporting import reporting
+from workers.vector_indexer import VectorIndexer
 
 RESEND_SECONDS = 60.0
 JOURNAL_SECONDS = 60.0
 JOBS_SECONDS = 1.0
 RETENTION_SECONDS = 3600.0
+VECTORS_SECONDS = 60.0
 
 
 class Sweeper:
@@ -44,11 +46,15 @@ class Sweeper:
         self.next_jobs = 0.0
         self.retention_days = settings.event_retention_days
         self.next_retention = 0.0
+        self.next_vectors = 0.0
+        self.vectors: VectorIndexer | None = None
         # The first sweep resends at once: whatever was queued before may have died with its broker.
         self.resend_after = 0.0
 
     def now_and_then(self) -> None:
         """Sweep if it is time to. A store, database or broker that is away is reported and tried again next time."""
+        if time.monotonic() >= self.next_vectors:
+            self.write_vectors()
         if time.monotonic() < self.next:
             return
         try:
@@ -86,6 +92,18 @@ class Sweeper:
             return
         if removed or rewritten:
             self.say(f"retention: deleted {removed} old events, and from {len(rewritten)} segments of the journal")
+
+    def write_vectors(self) -> None:
+        """One pass of the indexer of the vector table of what is served; the next at once while there is a backlog."""
+        self.next_vectors = time.monotonic() + VECTORS_SECONDS
+        try:
+            version = self.graph.versions["published"]
+            if self.vectors is None or self.vectors.version != version:
+                self.vectors = VectorIndexer(self.graph.objects, self.graph.catalogue, version)
+            if self.vectors.step().written:
+                self.next_vectors = time.monotonic()
+        except PassingError as error:
+            self.say(f"vectors: {error.code}: {error.message}")
 
     def has_jobs(self) -> bool:
         """Whether a re-embedding job is open; asks the catalogue once in `JOBS_SECONDS` and says no in between."""
