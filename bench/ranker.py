@@ -1,4 +1,4 @@
-"""Feeds at size: `python -m bench.ranker [--videos 10000 100000 1000000] [--viewers 100000]` writes results/ranker.json.
+"""Feeds at size: `python -m bench.ranker [--videos 10000 100000 1000000] [--viewers 100000]`: results/ranker.json.
 
 Everything is real but for the videos: a SQLite database holds publications and events, the vector table is read from
 its segments, each feed goes through profile, seven sources, scoring, diversity, rules and reasons, as the API makes it.
@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -112,12 +112,12 @@ class BenchObjects:
             "token_vectors": np.stack([vector] * 3),
             "phrase_embeddings": np.zeros((0, 384), np.float32),
         }
-        artifact = Artifact("published", VERSION, video_of(number), REVISION, arrays, attributes.model_dump())
-        return to_bytes(artifact)
+        said = attributes.model_dump(mode="json")
+        return to_bytes(Artifact("published", VERSION, video_of(number), REVISION, said, arrays))
 
-    def put(self, key: str, data: bytes | BinaryIO, length: int | None = None) -> None:
+    def put(self, key: str, data: bytes) -> None:
         """Keep it."""
-        self.kept[key] = data if isinstance(data, bytes) else data.read()
+        self.kept[key] = data
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """What was put below a prefix."""

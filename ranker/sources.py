@@ -106,25 +106,6 @@ def seeds_of(profile: Profile) -> dict[str, float]:
     return {name: -weight for weight, name in order}
 
 
-def nearest(
-    snapshot: Snapshot, queries: Float32, k: int, allowed: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], Float32]:
-    """(rows int64 [n, k], padded with -1; cosines float32 [n, k]) of the nearest allowed rows, exactly, ties by row."""
-    rows = np.full((len(queries), k), -1, np.int64)
-    found = np.zeros((len(queries), k), np.float32)
-    places = np.flatnonzero(allowed)
-    if not len(places) or k < 1:
-        return rows, found
-    for number, cosines in enumerate((snapshot.vectors @ queries.T).T):
-        near = cosines[places]
-        reaching = np.arange(len(near))
-        if len(near) > k:
-            reaching = np.flatnonzero(near >= np.partition(near, len(near) - k)[len(near) - k])
-        order = reaching[np.argsort(-near[reaching], kind="stable")[:k]]
-        rows[number, : len(order)], found[number, : len(order)] = places[order], near[order]
-    return rows, found
-
-
 class Interest:
     """Nearest to each interest. The quota is shared by mass, each getting at least one; a video that several interests
     find counts for the nearest of them."""
@@ -137,7 +118,7 @@ class Interest:
         if not wanted:
             return _nothing(self.name)
         queries = np.stack([one.vector for one in wanted]).astype(np.float32)
-        rows, cosines = nearest(request.snapshot, queries, quota, request.unseen)
+        rows, cosines = request.snapshot.index.search(queries, quota, request.unseen)
         best: dict[int, tuple[float, int]] = {}
         for number, share in enumerate(shares([one.mass for one in wanted], quota)):
             # The next ones step in for what a heavier interest has found already.

@@ -24,7 +24,6 @@ from ranker.sources import (
     Interest,
     SimilarTaste,
     TrendingNow,
-    nearest,
     seeds_of,
     shares,
     sources,
@@ -111,16 +110,6 @@ def test_the_quota_is_shared_by_mass_and_nobody_gets_nothing(masses: list[float]
     assert min(given_out) >= 1
     heaviest = max(range(len(masses)), key=lambda place: masses[place])
     assert given_out[heaviest] == max(given_out)
-
-
-def test_nearest_is_exact_and_obeys_the_mask(tastes: World) -> None:
-    snapshot = tastes.table.snapshot
-    allowed = np.zeros(len(snapshot), bool)
-    allowed[[1, 4, 7]] = True
-    rows, cosines = nearest(snapshot, snapshot.vectors[:2], 5, allowed)
-    assert rows[:, 3:].tolist() == [[-1, -1]] * 2
-    assert (np.sort(rows[0][:3]) == [1, 4, 7]).all()
-    assert cosines[0][:3] == pytest.approx(np.sort(snapshot.vectors[[1, 4, 7]] @ snapshot.vectors[0])[::-1], abs=1e-6)
 
 
 def test_co_watch_follows_what_others_watched_besides(crowded: World) -> None:
