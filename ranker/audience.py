@@ -51,7 +51,7 @@ class AudienceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     rebuild_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)
     neighbours: ItemItemConfig = ItemItemConfig()
-    walks: WalkConfig = WalkConfig(degree=200)
+    walks: WalkConfig = WalkConfig(widest=300, degree=100)
     viewers: SimilarViewersConfig = SimilarViewersConfig()
     exploration: ExplorationConfig = ExplorationConfig()
     trending_half_life_seconds: float = Field(6 * 3600.0, gt=0, allow_inf_nan=False)
