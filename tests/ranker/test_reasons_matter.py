@@ -157,7 +157,7 @@ def without_it(
                 name: replace(part, followed="" if part.followed == reason["creator"] else part.followed)
                 for name, part in profile.contributions.items()
             }
-            rest = replace(profile, contributions=parts)
+            rest = replace(profile, contributions=type(profile.contributions)(parts))  # type: ignore[call-arg]
         case "region":
             return alone(replace(profile, places={**profile.places, "regions": {}}), table, item.video,
                          replace(where, region=""), config)  # fmt: skip
