@@ -56,7 +56,7 @@ HEAVIEST_TRIED = 2
 # Of the videos a viewer watched, the heaviest so many may be named; and where naming one means to build the viewer's
 # interests anew without it, so many of them are tried in one feed.
 MOST_ANCHORS = 500
-MOST_REBUILT = 8
+MOST_REBUILT = 5
 # A creator is small while `small_creator` gives at least this share.
 SMALL = 0.5
 MOST_MOMENTS = 100
