@@ -57,7 +57,7 @@ HEAVIEST_TRIED = 2
 # Of the videos a viewer watched, the heaviest so many may be named; and where naming one means to build the viewer's
 # interests anew without it, so many of them are tried in one feed.
 MOST_ANCHORS = 500
-MOST_REBUILT = 16
+MOST_REBUILT = 5
 # A creator is small while `small_creator` gives at least this share.
 SMALL = 0.5
 MOST_MOMENTS = 100
@@ -138,22 +138,9 @@ def _anchors(
     for place, indices in enumerate(tried):
         for index in indices:
             effects[place, index] = drops.of(place, index)
-    if interests_of(profile):
+    if interests_of(profile) and config.interest:
         tried = _nearest_that_matters(tried, effects, drops.alike)
-        rebuilt = sorted({index for indices in tried for index in indices})
-    else:
-        # What such a video adds is more than sums: refusing it, or following its creator.
-        rebuilt = sorted(
-            {i for indices in tried for i in indices if parts[names[i]].negative or parts[names[i]].followed}
-        )
-    if rebuilt:
-        full = _totals(profile, table, snapshot, rows, now, config)
-    for index in rebuilt:
-        video = watched_of(snapshot, names[index])
-        if video is not None:
-            touched = np.array([place for place, indices in enumerate(tried) if index in indices])
-            reduced = without(profile, names[index], video)
-            effects[touched, index] = full[touched] - _totals(reduced, table, snapshot, rows[touched], now, config)
+    _add_rebuilt(effects, tried, profile, table, snapshot, rows, names, now, config)
     found: list[Reason | None] = []
     for place, indices in enumerate(tried):
         mattering = [index for index in indices if effects[place, index] >= MATTERS]
@@ -164,6 +151,36 @@ def _anchors(
         anchor, alike = snapshot.rows[places[best]], float(drops.alike[place, best])
         found.append(_watched_video(profile, anchor, alike, float(effects[place, best])))
     return found
+
+
+def _add_rebuilt(
+    effects: Float64,
+    tried: Sequence[Sequence[int]],
+    profile: Profile,
+    table: VideoTable,
+    snapshot: Snapshot,
+    rows: Rows,
+    names: Sequence[str],
+    now: float,
+    config: RankerConfig,
+) -> None:
+    """What does not follow from sums: the several interests without a video, and videos that were also refused or whose
+    creator was followed from them. For these the profile is built without the video."""
+    several = _interest_values(profile, snapshot, rows, now, config)
+    full: Float64 | None = None
+    for index in sorted({index for indices in tried for index in indices}):
+        part, video = profile.contributions[names[index]], watched_of(snapshot, names[index])
+        more = bool(part.negative or part.followed)
+        if video is None or not (more or several.any()):
+            continue
+        touched = np.array([place for place, indices in enumerate(tried) if index in indices])
+        reduced = without(profile, names[index], video)
+        if more:
+            full = _totals(profile, table, snapshot, rows, now, config) if full is None else full
+            effects[touched, index] = full[touched] - _totals(reduced, table, snapshot, rows[touched], now, config)
+        else:
+            less = _interest_values(reduced, snapshot, rows[touched], now, config)
+            effects[touched, index] += several.max(axis=1)[touched] - less.max(axis=1, initial=0.0)
 
 
 def _nearest_that_matters(tried: list[list[int]], effects: Float64, alike: Float64) -> list[list[int]]:
@@ -431,6 +448,21 @@ def _length_without(wanted: Mapping[str, float], length: float, named: Mapping[s
     return float(np.sqrt(left))
 
 
+def _interest_cosines(profile: Profile, snapshot: Snapshot, rows: Rows) -> Float64:
+    """float64 [n, interests]."""
+    directions = np.stack([np.asarray(item.vector, np.float64) for item in interests_of(profile)], axis=1)
+    cosines: Float64 = np.matmul(snapshot.vectors[rows].astype(np.float64)[:, None, :], directions)[:, 0, :]
+    return cosines
+
+
+def _interest_values(profile: Profile, snapshot: Snapshot, rows: Rows, now: float, config: RankerConfig) -> Float64:
+    """float64 [n, interests]: what the `interest` term would be by each interest alone."""
+    if not interests_of(profile) or not config.interest:
+        return np.zeros((len(rows), 1))
+    cosines = _interest_cosines(profile, snapshot, rows)
+    return config.interest * interest_confidences(profile, now, config) * np.maximum(cosines, 0.0)
+
+
 def _interests(
     profile: Profile, snapshot: Snapshot, rows: Rows, now: float, config: RankerConfig
 ) -> list[list[Reason]]:
@@ -438,9 +470,7 @@ def _interests(
     interests = interests_of(profile)
     if not interests or not config.interest:
         return [[] for _ in rows]
-    directions = np.stack([np.asarray(item.vector, np.float64) for item in interests], axis=1)
-    alike = np.matmul(snapshot.vectors[rows].astype(np.float64)[:, None, :], directions)[:, 0, :]
-    values = config.interest * interest_confidences(profile, now, config) * np.maximum(alike, 0.0)
+    alike, values = _interest_cosines(profile, snapshot, rows), _interest_values(profile, snapshot, rows, now, config)
     found: list[list[Reason]] = []
     for place in range(len(rows)):
         best = int(np.argmax(values[place]))

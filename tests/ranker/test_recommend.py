@@ -151,10 +151,11 @@ def test_without_the_named_video_the_score_is_lower_by_what_the_reason_says(
             row, profile = np.array([snapshot.row_of[item.video]]), build(rest, shared_table)
             refused = refused_of(profile, snapshot, NOON, config, shared_table)
             terms = score_terms(profile, snapshot, row, NOON, config, refused=refused)
-            # What else is in the list, and where the viewer is by his other reasons, stays as it is.
-            score = sum(float(values[0]) for name, values in terms.items() if name not in ("region", "language"))
-            in_list = sum(item.terms[name] for name in ("diversity", "rules", "region", "language"))
-            assert score == pytest.approx(item.score - in_list - reason["effect"], abs=1e-6)
+            # What else is in the list stays as it is, and so do the viewer's habits.
+            apart = ("diversity", "rules", "region", "language")
+            score = sum(float(values[0]) for name, values in terms.items() if name not in apart)
+            before = sum(value for name, value in item.terms.items() if name not in apart)
+            assert score == pytest.approx(before - reason["effect"], abs=1e-6)
 
 
 def test_the_named_video_is_the_one_it_resembles(tastes: World) -> None:
@@ -289,7 +290,7 @@ def test_what_is_left_over_says_that_nothing_nearer_is_left(world: World) -> Non
     world.put(replace(artifact, arrays=artifact.arrays | turned, attributes=silent))
     world.catalogue.publish(artifact.video_id, artifact.version, artifact.revision)
     world.table.refresh()
-    [item] = recommend([event("one", "like")], world.table, 5, NOON)
+    [item] = recommend([event("one", "like")], world.table, 5, NOON, RankerConfig(language=0))
     assert kinds(item) == ["unexplored"]
     assert item.score < 0
 
