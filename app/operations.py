@@ -131,7 +131,7 @@ class ReelSense:
         version = self.graph.versions["published"]
         table = self._table
         if table is None or table.version != version:
-            table = VideoTable(self.objects, self.catalogue, version)
+            table = VideoTable(self.objects, self.catalogue, version, self.settings.data / "vector-cells")
         table.refresh()
         # Whole before anybody sees it: a request takes the table once, so it sees one version alone.
         self._table = table

@@ -146,3 +146,29 @@ def test_two_threads_may_refresh_at_once(world: World) -> None:
     for thread in threads:
         thread.join()
     assert world.table.ids == ids
+
+
+def test_a_snapshot_names_its_own_rows_and_filters(world: World) -> None:
+    one = world.publish("one", "cooking")
+    other = world.publish("other", "cars")
+    world.table.refresh()
+    before = world.table.snapshot
+    place = before.row_of[one]
+    world.publish("one", "cooking", revision="b" * 16)
+    late = world.publish("late", "cars")
+    world.table.refresh()
+    after = world.table.snapshot
+    # The earlier one still names the earlier row, and does not know what came later.
+    assert before.row_of[one] == place != after.row_of[one]
+    assert late not in before.row_of
+    assert set(before.row_of) == {one, other}
+    assert len(after.row_of) == 3
+    assert after.allowed(languages=["en"]).tolist() == after.alive.tolist()
+    assert not after.allowed(languages=["de"]).any()
+    assert not after.allowed(regions=["DE"]).any()
+    newest = after.allowed(published_after=float(after.published_at[-2]))
+    assert np.flatnonzero(newest).tolist() == [len(after) - 1]
+    rows, cosines = after.index.search(after.vectors[place : place + 1], 3)
+    assert place not in rows[0]
+    assert set(rows[0].tolist()) == set(np.flatnonzero(after.alive).tolist())
+    assert (np.diff(cosines[0]) <= 0).all()
