@@ -38,8 +38,6 @@ from store.event_log import EventLog
 Float64 = npt.NDArray[np.float64]
 log = logging.getLogger(__name__)
 
-# PostgreSQL hands out sequence numbers before it commits, so a lower number can appear after a higher one: look back.
-LOOK_BACK = 1024
 PAGE = 20_000
 # Of this many videos that were shown most, what they did is the prior of new ones that resemble them.
 MOST_KNOWN = 1000
@@ -87,7 +85,6 @@ class Folded:
         self.cells = (array("l"), array("l"), array("f"))
         self.waiting: list[FollowedEvent] = []
         self.last = 0
-        self.known: set[int] = set()
         self.count = 0
 
     def add(self, event: FollowedEvent, duration: float) -> None:
@@ -184,18 +181,17 @@ class Audience:
 
     def _follow(self, folded: Folded) -> list[FollowedEvent]:
         found: list[FollowedEvent] = []
-        after = max(0, folded.last - LOOK_BACK)
+        # The log has one writer at a time: who has read up to here never misses one below.
+        after = folded.last
         while True:
             page = events_after(self.catalogue, after, PAGE)
-            found += [event for event in page if event.sequence not in folded.known]
-            folded.known.update(event.sequence for event in page)
+            found += page
             if page:
                 after = page[-1].sequence
             if len(page) < PAGE:
                 break
         folded.last = max(folded.last, after)
         folded.count += len(found)
-        folded.known = {sequence for sequence in folded.known if sequence > folded.last - 2 * LOOK_BACK}
         return found
 
     def _due(self, snapshot: Snapshot) -> bool:

@@ -36,7 +36,8 @@ class ExplorationConfig(BaseModel):
     likes say that the audience is found, for then the other sources know whom to show it to. `strength`: how many
     impressions the prior is worth; `prior_mean` where nothing nearby is known. `own`: how many likes a video's own
     vector is worth as a guess of where its audience lies. `pool`: of the newest at most so many are weighed for one
-    request. `sharpness` and `strength` were chosen by bench/exploration.py on seeds that it does not report."""
+    request. Before all of these come those that were published less than `first_seconds` ago and shown less than
+    `first_shown` times: each on whom it suits best, so that a new video is in somebody's feed at once. `sharpness` and `strength` were chosen by bench/exploration.py on seeds that it does not report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     fresh_seconds: float = Field(3 * 86_400.0, gt=0, allow_inf_nan=False)
@@ -47,6 +48,8 @@ class ExplorationConfig(BaseModel):
     sharpness: float = Field(16.0, ge=0, allow_inf_nan=False)
     own: float = Field(1.0, gt=0, allow_inf_nan=False)
     pool: int = Field(1000, ge=1)
+    first_seconds: float = Field(3600.0, ge=0, allow_inf_nan=False)
+    first_shown: int = Field(10, ge=0)
 
 
 class Tallies:

@@ -10,6 +10,11 @@ the catalogue allows: while it is not, the last video of the commonest topic mak
 whose topic raises the entropy, at the end of the stretch. (An entropy bound on exposure: Celis et al. 2018, "Ranking
 with fairness constraints", states such bounds as counts per group; a floor on entropy needs no list of groups.)
 
+Exploration: with each stretch of `window` places come `explored` more of the videos that look for their audience, the
+best by the draw of the source `fresh` first, but none that the viewer has refused: among a million videos that are
+known to suit somebody, a new one would never be shown by its score alone. It comes at the end of the stretch, unless
+its score brings it before that.
+
 A rule that moves a video down is seen in its `rules` term, and in `rules` of its Recommendation, in words.
 """
 
@@ -48,6 +53,8 @@ class FeedRules(BaseModel):
         0.4, ge=0, allow_inf_nan=False, description="Least entropy of the topics of the window, in bits."
     )
 
+    explored: int = Field(1, ge=0, description="Videos of each window that look for their audience.")
+
     def caps(self) -> dict[str, int]:
         """The caps by the names of their keys."""
         return {"creator": self.creator, "sound": self.sound, "topic": self.topic}
@@ -68,19 +75,27 @@ class Safety(BaseModel):
 @dataclass(frozen=True)
 class Arranged:
     """The order of places, and for each place what moved it: `capped` the keys whose caps it waited for, `lifted` the
-    places brought forward for entropy, `made_room` those that went for them."""
+    places brought forward for entropy, `tried` those for exploration, `made_room` those that went for them."""
 
     order: list[int]
     capped: dict[int, set[str]] = field(default_factory=dict)
     lifted: set[int] = field(default_factory=set)
+    tried: set[int] = field(default_factory=set)
     made_room: set[int] = field(default_factory=set)
 
 
-def arrange(order: Sequence[int], keys: Mapping[str, Sequence[Key]], rules: FeedRules, count: int) -> Arranged:
+def arrange(
+    order: Sequence[int],
+    keys: Mapping[str, Sequence[Key]],
+    rules: FeedRules,
+    count: int,
+    trials: Sequence[int] = (),
+) -> Arranged:
     """`order` (best first) rearranged by the rules, `count` places long or as long as there are videos.
 
     `keys[name][place]` is a place's creator, sound or topic, None where not known; `topic` also counts for entropy.
-    The beginning of the list does not depend on `count`.
+    `trials` are the places that look for their audience, the best to try first. The beginning of the list does not
+    depend on `count`.
     """
     waiting = list(order)
     placed: list[int] = []
@@ -93,6 +108,7 @@ def arrange(order: Sequence[int], keys: Mapping[str, Sequence[Key]], rules: Feed
         _place_one(waiting, placed, keys, caps, rules.window, arranged)
         if len(placed) % rules.window == 0 or not waiting:
             start = (len(placed) - 1) // rules.window * rules.window
+            _explore(waiting, placed, start, trials, rules.explored, arranged)
             _raise_entropy(waiting, placed, start, topics, rules.least_bits, arranged)
     placed.extend(waiting[: max(count - len(placed), 0)])
     del placed[count:]
@@ -131,6 +147,24 @@ def _place_one(
     placed.append(waiting.pop(best))
 
 
+def _explore(
+    waiting: list[int], placed: list[int], start: int, trials: Sequence[int], least: int, arranged: Arranged
+) -> None:
+    # The n-th stretch has the n-th best, unless its score brought it into the feed before.
+    windows = start // max(len(placed) - start, 1) + 1
+    there = set(placed)
+    for comes in [place for place in trials[: windows * least] if place not in there]:
+        leaves = next((place for place in reversed(placed[start:]) if place not in arranged.tried), None)
+        if leaves is None:
+            return
+        placed.remove(leaves)
+        waiting.remove(comes)
+        placed.append(comes)
+        waiting.insert(0, leaves)
+        arranged.tried.add(comes)
+        arranged.made_room.add(leaves)
+
+
 def _raise_entropy(
     waiting: list[int], placed: list[int], start: int, topics: Sequence[Key], least: float, arranged: Arranged
 ) -> None:
@@ -140,9 +174,12 @@ def _raise_entropy(
             return
         # The commonest topic; among equals that of the last video.
         common = max(counts.values())
-        leaves = next(place for place in reversed(placed[start:]) if counts[topics[place]] == common)
+        held = arranged.tried
+        leaves = next(
+            (place for place in reversed(placed[start:]) if counts[topics[place]] == common and place not in held), None
+        )
         comes = next((place for place in waiting if counts[topics[place]] + 1 < common), None)
-        if comes is None:
+        if leaves is None or comes is None:
             return
         placed.remove(leaves)
         waiting.remove(comes)

@@ -14,6 +14,8 @@ Int64 = npt.NDArray[np.int64]
 PREFIX = "source_"
 # Not a way of finding: all that may be shown, where there is so little that all of it is scored.
 WHOLE = "catalogue"
+# The source of what looks for its audience.
+TRIALS = "fresh"
 
 
 class FoundBy(Protocol):
@@ -66,6 +68,16 @@ def source_terms(found: Found | None, rows: Int64, weights: Mapping[str, float])
         name = PREFIX + item.source
         terms[name] = np.maximum(terms.get(name, np.zeros(len(rows))), weight * values[rows])
     return terms
+
+
+def trial_rows(found: Found | None, rows: Int64, most: int) -> Int64:
+    """Of `rows`, those that look for their audience, the best to try first, at most so many."""
+    for item in found.candidates if found is not None else ():
+        if item.source == TRIALS:
+            order = np.argsort(-np.asarray(item.scores, np.float64), kind="stable")
+            ordered = np.asarray(item.rows, np.int64)[order]
+            return ordered[np.isin(ordered, rows)][:most]
+    return np.zeros(0, np.int64)
 
 
 def sources_of(found: Found | None, rows: Int64) -> list[list[dict[str, Any]]]:

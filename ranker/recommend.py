@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from ranker.diversity import diversify, greedy_mmr
 from ranker.events import Event
-from ranker.explanations import Reason, explain, lowered, name_paths
+from ranker.explanations import MATTERS, Reason, explain, lowered, name_paths
 from ranker.feed_rules import Arranged, Key, arrange, hidden_rows, topic_keys
-from ranker.found import Found, source_terms, sources_of, union
+from ranker.found import Found, source_terms, sources_of, trial_rows, union
 from ranker.objectives import Ranking
 from ranker.profiles import Profile, build
 from ranker.refusals import Refused, refused_of
@@ -40,6 +40,8 @@ SPARE = 64
 # The best so many that differ in topic, and in creator, from what leads the shortlist.
 UNLIKE = 32
 LEADING_SHARE = 0.2
+# Of what looks for its audience, so many more than are shown: some are refused.
+SPARE_TRIALS = 8
 # For viewers of unknown taste: the freshest so many are spread out, in at most so many steps.
 DIVERSE_POOL = 1000
 DIVERSE_STEPS = 100
@@ -99,13 +101,15 @@ def recommend(
     refused = refused_of(profile, snapshot, now, weights, table)
     known = profile.long_mass > 0
     wanted = max(k, ranking.diversity.pool if known else DIVERSE_POOL) + SPARE
-    rows = _shortlist(profile, snapshot, rows, wanted, now, weights, where, refused, gathered)
+    trials = trial_rows(gathered, rows, ranking.rules.explored * (k // ranking.rules.window + 1) + SPARE_TRIALS)
+    rows = np.union1d(_shortlist(profile, snapshot, rows, wanted, now, weights, where, refused, gathered), trials)
     terms = score_terms(profile, snapshot, rows, now, weights, situation=where, refused=refused)
     terms |= source_terms(gathered, rows, weights.sources)
     ids = [snapshot.rows[row].id for row in rows]
     scores = np.sum(list(terms.values()), axis=0)
     order, terms["diversity"] = _spread(snapshot, rows, ids, scores, known, ranking, weights)
-    arranged = arrange(order, _keys(snapshot, rows), ranking.rules, k)
+    welcome = np.isin(trials, rows[terms["refusal"] > -MATTERS])
+    arranged = arrange(order, _keys(snapshot, rows), ranking.rules, k, np.searchsorted(rows, trials[welcome]).tolist())
     places = np.array(arranged.order, np.int64)
     terms = {name: values[places] for name, values in terms.items()}
     terms["rules"] = _falling(np.sum(list(terms.values()), axis=0))
@@ -249,9 +253,10 @@ def _rules(
             said.append({"rule": f"cap_{name}", "text": text, "cap": cap, "window": window})
         for rule, places, text in (
             ("entropy", arranged.lifted, "Brought forward, so that the feed is not about one thing alone."),
-            ("made_room", arranged.made_room, "Made room for a video of another topic."),
+            ("exploration", arranged.tried, "Brought forward, as it looks for its audience."),
+            ("made_room", arranged.made_room, "Made room for a video of another topic, or one that few have seen."),
         ):
             if place in places:
-                said.append({"rule": rule, "text": text, "least_bits": ranking.rules.least_bits})
+                said.append({"rule": rule, "text": text})
         told.append(said)
     return told

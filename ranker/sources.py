@@ -329,7 +329,10 @@ class Fresh:
             )
         else:
             fit = np.ones(len(chosen))
-        found = dict(zip(chosen, (theta * fit).tolist(), strict=True))
+        scores = theta * fit
+        first = (request.now - snapshot.published_at[chosen] < config.first_seconds) & (shown < config.first_shown)
+        scores[first] += scores.max()
+        found = dict(zip(chosen, scores.tolist(), strict=True))
         paths = {row: ("fresh", f"video:{snapshot.rows[row].id}") for row in chosen}
         return _ordered(self.name, request, found, quota, paths)
 

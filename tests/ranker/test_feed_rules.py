@@ -102,3 +102,17 @@ def test_ten_thousand_of_one_creator_are_arranged_at_once() -> None:
     topics: list[str | None] = ["a"] * 10_000
     found = run(topics, FeedRules(), 10_000, creator=list(topics))
     assert sorted(found.order) == list(range(10_000))
+
+
+def test_each_window_tries_one_more_video_that_looks_for_its_audience() -> None:
+    order = list(range(40))
+    keys = {"topic": [place % 7 for place in order]}
+    arranged = arrange(order, keys, FeedRules(least_bits=0), 30, trials=[35, 3, 36, 37])
+    assert [place for place in arranged.order if place >= 30] == [35, 36]
+    assert arranged.order[9] == 35, "at the end of its window"
+    assert 3 in arranged.order[:10], "its score brings it there anyway, and it counts"
+    assert arranged.order[29] == 36
+    assert arranged.tried == {35, 36}
+    assert len(arranged.made_room) == 2
+    assert arrange(order, keys, FeedRules(least_bits=0, explored=0), 30, trials=[35]).order == list(range(30))
+    assert arrange(order, keys, FeedRules(least_bits=0), 10, trials=[35, 3, 36, 37]).order == arranged.order[:10]

@@ -345,3 +345,18 @@ def running_crowds() -> Iterator[object]:
     import threading
 
     return (thread for thread in threading.enumerate() if thread.name == "crowd")
+
+
+def test_what_was_just_published_comes_first_until_it_was_shown(crowded: World) -> None:
+    crowded.publish("new dance", "dance")
+    crowded.table.refresh()
+    audience = audience_of(crowded)
+    event(crowded, "ann", "cars 1")
+    request = request_of(crowded)
+    new = request.snapshot.row_of[video_id("new dance")]
+    published = np.full(len(request.snapshot), NOON - 2 * HOUR)
+    published[new] = NOON - 60
+    request = replace(request, now=NOON, snapshot=replace(request.snapshot, published_at=published))
+    assert titles(Fresh(audience).find(request, 50), request)[0] == "new dance"
+    later = replace(request, now=NOON + HOUR)
+    assert titles(Fresh(audience).find(later, 50), later)[0] != "new dance", "cars suit better"
