@@ -37,7 +37,8 @@ class ExplorationConfig(BaseModel):
     impressions the prior is worth; `prior_mean` where nothing nearby is known. `own`: how many likes a video's own
     vector is worth as a guess of where its audience lies. `pool`: of the newest at most so many are weighed for one
     request. Before all of these come those that were published less than `first_seconds` ago and shown less than
-    `first_shown` times: each on whom it suits best, so that a new video is in somebody's feed at once. `sharpness` and `strength` were chosen by bench/exploration.py on seeds that it does not report."""
+    `first_shown` times, on whom they suit best, so that a new video is in somebody's feed at once. `sharpness` and
+    `strength` were chosen with bench/exploration.py, on ten other seeds than those it reports."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     fresh_seconds: float = Field(3 * 86_400.0, gt=0, allow_inf_nan=False)
