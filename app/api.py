@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
+from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -46,6 +47,7 @@ DOCS_POLICY = (
     "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src https://cdn.jsdelivr.net"
 )
 K = Annotated[int, Query(ge=1, le=10_000)]
+Pick = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Place = Annotated[str, Query(max_length=35, pattern=r"^[A-Za-z0-9-]*$")]
 
 
@@ -155,9 +157,17 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
         return reelsense.profile(user, points)
 
     @router.get("/viewers/{user}/feed")
-    def feed(user: str, k: K = 10, region: Place = "", language: Place = "") -> dict[str, Any]:
-        """A viewer's feed with its reasons; for a region and a language, or those of the viewer's last event."""
-        return reelsense.recommend(user, k, region=region, language=language)
+    def feed(
+        user: str,
+        k: K = 10,
+        region: Place = "",
+        language: Place = "",
+        device: Annotated[str, Query(max_length=64)] = "",
+        pick: Annotated[list[Pick] | None, Query(max_length=50)] = None,
+    ) -> dict[str, Any]:
+        """A viewer's feed with its reasons; for a region and a language, or those of the viewer's last event. A new
+        viewer starts from there, from the device, and from each `pick`: topics, or ids of videos."""
+        return reelsense.recommend(user, k, region=region, language=language, device=device, picks=pick or ())
 
     return router
 

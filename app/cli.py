@@ -299,13 +299,18 @@ def recommend(
     k: Count = 10,
     region: Annotated[str, typer.Option(help="Where the viewer is (DE). Default: as the last event says.")] = "",
     language: Annotated[str, typer.Option(help="What the viewer speaks (en). Default: the same.")] = "",
+    device: Annotated[str, typer.Option(help="The viewer's device, for one who is new.")] = "",
+    pick: Annotated[
+        list[str] | None, typer.Option(help="What a new viewer chose: a topic or a video. Repeatable.")
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """A viewer's feed, with the reasons for each video."""
     from app.tables import show_feed
 
-    answer(as_json, data, lambda reelsense: reelsense.recommend(user, k, region=region, language=language), show_feed)
+    request = {"region": region, "language": language, "device": device, "picks": pick or ()}
+    answer(as_json, data, lambda reelsense: reelsense.recommend(user, k, **request), show_feed)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +20,10 @@ from ranker.candidates import Candidates, Gathered, Gatherer, Request
 from ranker.found import WHOLE
 from ranker.group_tastes import GroupTastesCache
 from ranker.newcomers import Picks, blended, share_of_start, starting_profile
-from ranker.objectives import Ranking
+from ranker.objectives import Ranking, Recall
 from ranker.profile_cache import ProfileCache
 from ranker.profiles import Profile
-from ranker.recommend import Recommendation, recommend
+from ranker.recommend import Recommendation, check, recommend
 from ranker.scoring import Situation
 from ranker.sources import sources, with_quotas
 from ranker.video_table import Snapshot, VideoTable
@@ -33,7 +33,6 @@ from store.event_log import EventLog
 
 # Of so few videos all are scored, whoever finds them: it costs less than choosing.
 SCORED_WHOLE = 20_000
-RECALL_SECONDS = 0.15
 # Below this share a start says less than rounding.
 LEAST_START = 0.02
 FOLLOWED_AT_ONCE = 20_000
@@ -66,7 +65,7 @@ class Feeds:
         self.tastes = GroupTastesCache(catalogue)
         self.gatherer = Gatherer()
         self._catching_up = threading.Lock()
-        self._sources = with_quotas(sources(self.audience))
+        self._sources = sources(self.audience)
 
     def make(
         self,
@@ -76,26 +75,31 @@ class Feeds:
         region: str = "",
         language: str = "",
         device: str = "",
-        picks: Picks | None = None,
+        picks: Sequence[str] = (),
     ) -> Feed:
         """The `k` best videos for a viewer at the time `now` (seconds since the epoch).
 
         `region` (`DE`), `language` (`en`) and `device` say where the request comes from; the first two default to
-        those of the viewer's last event. `picks` is what a new viewer chose. Raises `request.invalid`.
+        those of the viewer's last event. `picks` is what a new viewer chose: topics, and ids of videos. Raises
+        `request.invalid`.
         """
+        check(k, now)
         table = self.table()
         own = self.profiles.get(user, table)
         if not region or not language:
             last_region, last_language = self.log.last_place(user)
             region, language = region or last_region, language or last_language
         snapshot = table.snapshot
-        profile = self._with_start(own, table, now, Situation(region, language), device, picks)
+        videos = tuple(name for name in picks if name in snapshot.row_of)
+        chosen = Picks(tuple(name for name in picks if name not in snapshot.row_of), videos)
+        profile = self._with_start(own, table, now, Situation(region, language), device, chosen)
         where = Situation(region, language)
         if not len(snapshot):
             return Feed([], {})
         self._follow(snapshot)
-        gathered = self._gather(user, profile, snapshot, now, where, device, k)
-        found = recommend(profile, table, k, now, self.ranking(), situation=where, gathered=gathered)
+        ranking = self.ranking()
+        gathered = self._gather(user, profile, snapshot, now, where, device, k, ranking.recall)
+        found = recommend(profile, table, k, now, ranking, situation=where, gathered=gathered)
         return Feed(found, gathered.left_out)
 
     def _follow(self, snapshot: Snapshot) -> None:
@@ -117,7 +121,7 @@ class Feeds:
             self._catching_up.release()
 
     def _with_start(
-        self, own: Profile, table: VideoTable, now: float, where: Situation, device: str, picks: Picks | None
+        self, own: Profile, table: VideoTable, now: float, where: Situation, device: str, picks: Picks
     ) -> Profile:
         if share_of_start(own) < LEAST_START:
             return own
@@ -134,14 +138,22 @@ class Feeds:
         return blended(own, start)
 
     def _gather(
-        self, user: str, profile: Profile, snapshot: Snapshot, now: float, where: Situation, device: str, k: int
+        self,
+        user: str,
+        profile: Profile,
+        snapshot: Snapshot,
+        now: float,
+        where: Situation,
+        device: str,
+        k: int,
+        recall: Recall,
     ) -> Gathered:
         unseen = snapshot.alive.copy()
         unseen[[snapshot.row_of[name] for name in profile.seen if name in snapshot.row_of]] = False
         request = Request(
             profile, snapshot, now, unseen, user, where.region, where.language, device, time.gmtime(now).tm_hour
         )
-        gathered = self.gatherer.gather(self._sources, request, RECALL_SECONDS)
+        gathered = self.gatherer.gather(with_quotas(self._sources, recall.quotas), request, recall.seconds)
         if len(snapshot) > SCORED_WHOLE and len(gathered.rows) >= k:
             return gathered
         rows = np.flatnonzero(unseen)

@@ -24,8 +24,9 @@ from bench.ranker import NOW, SEGMENT, TOPICS, VERSION, BenchObjects, publish
 from bench.results import write
 from ranker.audience import Audience
 from ranker.candidates import Request
+from ranker.found import QUOTAS
 from ranker.profiles import build
-from ranker.sources import QUOTAS, sources
+from ranker.sources import sources
 from ranker.video_table import Snapshot, VideoTable
 from store.catalogue import Catalogue, StoredEvent
 from store.event_log import EventLog, events

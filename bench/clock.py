@@ -1,8 +1,8 @@
 """How soon a feed knows: `python -m bench.clock [--uploads 5]` adds to `freshness` in results/ranker.json.
 
-The real stack, real clips (those of the demo, and copies with other bytes), real models. By turns: the time from `add` to
-the first feed of a viewer that holds the new video, and how much of that passed after its publication; from an event
-to the feed that it changed; from `not_interested` to a feed without that video and with its kin lower.
+The real stack, real clips (those of the demo, and copies with other bytes), real models. By turns: the time from `add`
+to the first feed of a viewer that holds the new video, and how much of that passed after its publication; from an event
+to the feed that it changed; from `not_interested` to a feed without that video.
 """
 
 from __future__ import annotations

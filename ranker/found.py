@@ -16,6 +16,16 @@ PREFIX = "source_"
 WHOLE = "catalogue"
 # The source of what looks for its audience.
 TRIALS = "fresh"
+# Every source, and how many candidates it brings where the ranker's file says nothing else.
+QUOTAS: dict[str, int] = {
+    "interest": 300,
+    "co_watch": 200,
+    "graph": 200,
+    "similar_viewers": 100,
+    "followed": 100,
+    "trending": 100,
+    "fresh": 100,
+}
 
 
 class FoundBy(Protocol):

@@ -15,12 +15,13 @@ import threading
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ranker.diversity import DiversityConfig
 from ranker.feed_rules import FeedRules, Safety
+from ranker.found import QUOTAS
 from ranker.scoring import OBJECTIVES, SOURCE_OBJECTIVES, TERMS, RankerConfig
 from store.errors import ReelsenseError, SettingsError
 
@@ -39,6 +40,17 @@ class Objectives(BaseModel):
     platform: float = Field(1.0, ge=0, allow_inf_nan=False, description="Freshness, and what is popular.")
 
 
+class Recall(BaseModel):
+    """How many candidates each source of recall may bring, and how long all of them may take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seconds: float = Field(0.15, gt=0, le=10, allow_inf_nan=False, description="Whoever is later is left out.")
+    quotas: dict[str, Annotated[int, Field(ge=0, le=10_000)]] = Field(
+        default_factory=lambda: dict(QUOTAS),
+        description="Candidates by source; a source that is not named is not asked.",
+    )
+
+
 class Ranking(BaseModel):
     """The whole file."""
 
@@ -46,6 +58,7 @@ class Ranking(BaseModel):
     objectives: Objectives = Field(default_factory=Objectives)
     weights: RankerConfig = Field(default_factory=lambda: RankerConfig())
     diversity: DiversityConfig = Field(default_factory=DiversityConfig)
+    recall: Recall = Field(default_factory=Recall)
     rules: FeedRules = Field(default_factory=FeedRules)
     safety: Safety = Field(default_factory=Safety)
 

@@ -45,6 +45,8 @@ SPARE_TRIALS = 8
 # For viewers of unknown taste: the freshest so many are spread out, in at most so many steps.
 DIVERSE_POOL = 1000
 DIVERSE_STEPS = 100
+# The end of the year 9999.
+LAST_TIME = 253_402_300_799.0
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,7 @@ def recommend(
     event came from, as far as that is known. With `gathered`, only what its sources found is scored; when nothing of
     that is left to show, all videos are. Raises `request.invalid` for k below 1 or a time that is no number.
     """
-    if k < 1 or not math.isfinite(now):
-        raise InputError("request.invalid", f"k must be at least 1 and the time a number, got {k} and {now}.")
+    check(k, now)
     ranking = config if isinstance(config, Ranking) else Ranking(weights=config or RankerConfig())
     weights = ranking.weighted()
     profile = viewer if isinstance(viewer, Profile) else build(viewer, table)
@@ -125,6 +126,12 @@ def recommend(
         score = math.fsum(named.values())
         result.append(Recommendation(snapshot.rows[row].id, score, named, reasons[place], rules[place], sources[place]))
     return result
+
+
+def check(k: int, now: float) -> None:
+    """Raises `request.invalid` for k below 1 or a time that no calendar has."""
+    if k < 1 or not 0 <= now <= LAST_TIME:
+        raise InputError("request.invalid", f"k must be at least 1 and the time a number, got {k} and {now}.")
 
 
 def situation_of(events: Sequence[Event | StoredEvent]) -> Situation:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ranker.audience import Audience, Crowd
 from ranker.candidates import Candidates, Request, Rows, Source
 from ranker.exploration import audiences, fits, posterior, prior_means, stream_of
+from ranker.found import QUOTAS
 from ranker.profiles import Profile
 from ranker.video_table import Snapshot
 
@@ -35,16 +36,6 @@ SPARE = 64
 SEEDS = 50
 # Each later video takes e^-(1/10) off an earlier one: measured on what people watched next (docs/recall.md).
 RECENT_RANKS = 10.0
-
-QUOTAS: dict[str, int] = {
-    "interest": 300,
-    "co_watch": 200,
-    "graph": 200,
-    "similar_viewers": 100,
-    "followed": 100,
-    "trending": 100,
-    "fresh": 100,
-}
 
 
 @dataclass(frozen=True, eq=False)
