@@ -191,7 +191,10 @@ def write_partitions(log: EventLog, folder: Path) -> dict[str, Any]:
     """Every event that counts, as `day=YYYY-MM-DD/events.parquet` (UTC), sorted by time and id: the same events give
     the same bytes (of one version of pyarrow). A day's file is replaced at once; that of a day that has no events any
     more is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("request.invalid", f"The folder {folder} cannot be made: {error.strerror}.") from None
     days: dict[str, int] = {}
     for day, _ in log.days().items():
         name = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).strftime("%Y-%m-%d")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.access import Access
 from app.operations import ReelSense
+from ranker.events import Number
 
 K = Annotated[int, Query(ge=1, le=10_000)]
 _BATCH = {
@@ -22,6 +24,25 @@ _BATCH = {
 }
 
 
+class Act(BaseModel):
+    """What a viewer did. Unknown fields are refused: a misspelt one must not be lost without a word."""
+
+    model_config = ConfigDict(extra="forbid")
+    user: str
+    video: str
+    kind: str
+    watched_seconds: Number | None = Field(None, validation_alias=AliasChoices("watched_seconds", "watched"))
+    at: Number | None = None
+    id: str | None = None
+    loops: int | None = None
+    session: str = ""
+    device: str = ""
+    os: str = ""
+    network: str = ""
+    region: str = ""
+    language: str = ""
+
+
 def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
     """The routes over one installation."""
     router = APIRouter(tags=["viewers"])
@@ -29,27 +50,11 @@ def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
     admin = [Depends(access.require("admin"))]
 
     @router.post("/events", status_code=201, dependencies=viewers)
-    def event(
-        user: Annotated[str, Body()],
-        video: Annotated[str, Body()],
-        kind: Annotated[str, Body()],
-        watched: Annotated[float | None, Body()] = None,
-        at: Annotated[float | None, Body()] = None,
-        id: Annotated[str | None, Body()] = None,
-        loops: Annotated[int | None, Body()] = None,
-        session: Annotated[str, Body()] = "",
-        device: Annotated[str, Body()] = "",
-        os: Annotated[str, Body()] = "",
-        network: Annotated[str, Body()] = "",
-        region: Annotated[str, Body()] = "",
-        language: Annotated[str, Body()] = "",
-    ) -> dict[str, Any]:
-        """Record what a viewer did."""
-        where = {
-            "id": id, "loops": loops, "session": session, "device": device, "os": os, "network": network,
-            "region": region, "language": language,
-        }  # fmt: skip
-        return reelsense.event(user, video, kind, watched, at, **where)
+    def event(act: Act) -> dict[str, Any]:
+        """Record what a viewer did; `video` may be the beginning of an id."""
+        given = act.model_dump()
+        named = [given.pop(name) for name in ("user", "video", "kind", "watched_seconds", "at")]
+        return reelsense.event(*named, **given)
 
     @router.post("/events/batch", dependencies=viewers, openapi_extra=_BATCH)
     async def batch(request: Request) -> dict[str, Any]:

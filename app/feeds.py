@@ -28,13 +28,14 @@ from ranker.scoring import Situation
 from ranker.sources import sources, with_quotas
 from ranker.video_table import Snapshot, VideoTable
 from store.catalogue import Catalogue
-from store.errors import ReelsenseError
+from store.errors import InputError, ReelsenseError
 from store.event_log import EventLog
 
 # Of so few videos all are scored, whoever finds them: it costs less than choosing.
 SCORED_WHOLE = 20_000
 # Below this share a start says less than rounding.
 LEAST_START = 0.02
+LONGEST_NAME = 200
 FOLLOWED_AT_ONCE = 20_000
 log = structlog.get_logger()
 
@@ -84,6 +85,9 @@ class Feeds:
         `request.invalid`.
         """
         check(k, now)
+        if not (0 < len(user) <= LONGEST_NAME and user.strip() and user.isprintable()):
+            raise InputError("request.invalid", f"A viewer's name has 1 to {LONGEST_NAME} printable characters.")
+        region = region.upper()
         table = self.table()
         own = self.profiles.get(user, table)
         if not region or not language:

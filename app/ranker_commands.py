@@ -58,5 +58,8 @@ def shown(data: Path) -> dict[str, Any]:
 def _print(document: dict[str, Any]) -> None:
     if document["problem"]:
         said = document["problem"]
-        typer.echo(f"{said['code']}: {said['message']} The last good file, else the defaults, is in force.", err=True)
+        typer.echo(
+            f"{said['code']}: {said['message']} What runs keeps its last good file; what starts now takes this:",
+            err=True,
+        )
     typer.echo(document["toml"], nl=False)

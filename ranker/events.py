@@ -6,7 +6,7 @@ import math
 import time
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from ranker.watch_time import NO_NORMS, NOBODY, Habit, WatchNorms
 from store.artifacts import digest
@@ -51,6 +51,15 @@ def _printable(text: str) -> str:
 Label = Annotated[str, AfterValidator(_printable)]
 
 
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_truth)]
+
+
 class Event(BaseModel):
     """One act of one viewer. `at` is seconds since the epoch; of a view, when the watching ended.
 
@@ -64,14 +73,14 @@ class Event(BaseModel):
     user: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     video: Annotated[Label, StringConstraints(min_length=1, max_length=32)]
     kind: Kind
-    watched_seconds: float | None = Field(None, ge=0, le=LONGEST_WATCH_SECONDS, allow_inf_nan=False)
-    at: float = Field(ge=0, allow_inf_nan=False)
+    watched_seconds: Number | None = Field(None, ge=0, le=LONGEST_WATCH_SECONDS, allow_inf_nan=False)
+    at: Number = Field(ge=0, allow_inf_nan=False)
     loops: int | None = Field(None, ge=0, le=MOST_LOOPS)
     session: Annotated[Label, StringConstraints(max_length=64)] = ""
     device: Annotated[Label, StringConstraints(max_length=64)] = ""
     os: Annotated[Label, StringConstraints(max_length=32)] = ""
     network: Annotated[Label, StringConstraints(max_length=16)] = ""
-    region: Annotated[Label, StringConstraints(max_length=16)] = ""
+    region: Annotated[Label, StringConstraints(max_length=16, to_upper=True)] = ""
     language: Annotated[Label, StringConstraints(max_length=16)] = ""
 
     @classmethod

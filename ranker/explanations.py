@@ -110,7 +110,7 @@ def explain(
         reasons.extend(_placed(row, where, float(terms["region"][place]), float(terms["language"][place])))
         for name, values in terms.items():
             if name.startswith(PREFIX) and values[place] >= MATTERS:
-                reasons.append(_source(name.removeprefix(PREFIX), float(values[place])))
+                reasons.append(_source(profile, name.removeprefix(PREFIX), float(values[place])))
         if small[place] and (added := float(terms["small_creator"][place])) >= MATTERS:
             text = f"By {row.creator}, who has few videos yet."
             reasons.append({"kind": "small_creator", "text": text, "creator": row.creator, "effect": added})
@@ -435,7 +435,8 @@ def _tags(profile: Profile, length: float, row: VideoRow, snapshot: Snapshot, we
         if total - rest >= MATTERS:
             break
     told = {tag: weight * share for tag, share in named.items()}
-    who = "Viewers where you are like" if profile.start_share > MOSTLY else "You watch"
+    borrowed = sum(profile.start_tags.get(tag, 0.0) for tag in told)
+    who = "Viewers where you are like" if borrowed > MOSTLY * sum(wanted[tag] for tag in told) else "You watch"
     text = f"{who} videos about {_listed(list(told)[:NAMED_TAGS])}."
     return [{"kind": "tags", "text": text, "tags": told, "effect": total - rest}]
 
@@ -495,7 +496,7 @@ def _placed(row: VideoRow, where: Situation, region: float, language: float) -> 
         reasons.append({"kind": "region", "text": text, "region": row.region, "effect": region})
     if language >= MATTERS:
         asked = primary(row.language) == primary(where.language)
-        text = f"In {row.language}, {'as you asked' if asked else 'as much that you watch'}."
+        text = f"In {row.language}, {'your language' if asked else 'as much that you watch'}."
         reasons.append({"kind": "language", "text": text, "language": row.language, "effect": language})
     return reasons
 
@@ -506,13 +507,15 @@ SOURCE_TEXTS: dict[str, str] = {
     "graph": "Near you in the graph of viewers, videos, creators and topics.",
     "similar_viewers": "Watched by viewers like you.",
     "followed": "New from those whom you follow.",
-    "trending": "Watched by many near you at present.",
+    "trending": "Watched at present.",
     "fresh": "New, and looking for its audience.",
 }
 
 
-def _source(name: str, effect: float) -> Reason:
+def _source(profile: Profile, name: str, effect: float) -> Reason:
     text = SOURCE_TEXTS.get(name, f"Found by {name}.")
+    if name == "interest" and profile.start_share > MOSTLY:
+        text = "Among the nearest to what viewers where you are like."
     return {"kind": "source", "text": text, "source": name, "effect": effect}
 
 
@@ -532,6 +535,8 @@ def name_paths(
 def _step(step: str, snapshot: Snapshot) -> str:
     """One node of a path (`kind:name`) in words."""
     kind, _, name = step.partition(":")
+    if kind == "trending":
+        return "everywhere" if name == "world" else f"in {name}"
     if kind == "viewer":
         return "a viewer"
     row = snapshot.row(name) if kind == "video" else None

@@ -167,6 +167,7 @@ def blended(own: Profile, start: Profile) -> Profile:
         long_mass=own.long_mass + share * start.long_mass,
         tags=_added(own.tags, share, start.tags),
         given=tuple(replace(interest, mass=share * interest.mass) for interest in start.given),
+        start_tags={tag: share * weight for tag, weight in start.tags.items()},
         start_share=share * start.long_mass / (own.long_mass + share * start.long_mass),
     )
 

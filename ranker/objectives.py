@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ranker.diversity import DiversityConfig
 from ranker.feed_rules import FeedRules, Safety
 from ranker.found import QUOTAS
-from ranker.scoring import OBJECTIVES, SOURCE_OBJECTIVES, TERMS, RankerConfig
+from ranker.scoring import OBJECTIVES, SOURCE_OBJECTIVES, TERMS, RankerConfig, completed
 from store.errors import ReelsenseError, SettingsError
 
 FILE_NAME = "ranker.toml"
@@ -35,9 +35,13 @@ class Objectives(BaseModel):
     """How much the value of each side counts: its terms are multiplied by it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    viewer: float = Field(1.0, ge=0, allow_inf_nan=False, description="What this viewer likes, speaks and refused.")
-    creator: float = Field(1.0, ge=0, allow_inf_nan=False, description="Small creators and videos nobody knows yet.")
-    platform: float = Field(1.0, ge=0, allow_inf_nan=False, description="Freshness, and what is popular.")
+    viewer: float = Field(
+        1.0, ge=0, le=100, allow_inf_nan=False, description="What this viewer likes, speaks and refused."
+    )
+    creator: float = Field(
+        1.0, ge=0, le=100, allow_inf_nan=False, description="Small creators and videos nobody knows yet."
+    )
+    platform: float = Field(1.0, ge=0, le=100, allow_inf_nan=False, description="Freshness, and what is popular.")
 
 
 class Recall(BaseModel):
@@ -46,9 +50,13 @@ class Recall(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     seconds: float = Field(0.15, gt=0, le=10, allow_inf_nan=False, description="Whoever is later is left out.")
     quotas: dict[str, Annotated[int, Field(ge=0, le=10_000)]] = Field(
-        default_factory=lambda: dict(QUOTAS),
-        description="Candidates by source; a source that is not named is not asked.",
+        default_factory=lambda: dict(QUOTAS), description="Candidates by source; 0: it is not asked."
     )
+
+    @field_validator("quotas")
+    @classmethod
+    def _all_sources(cls, given: dict[str, int]) -> dict[str, int]:
+        return completed(given, QUOTAS)
 
 
 class Ranking(BaseModel):

@@ -67,7 +67,7 @@ class Profile:
     event. `history` are the latest events, newest first: video, time, value. `liked` and `disliked` hold what is known
     of the at most `MOST_LIKED` and `MOST_DISLIKED` heaviest videos: 1 kB each at 256 numbers, so no profile holds more
     than 250 kB of vectors. `given` are interests that were not watched, and `start_share` how much
-    of `long_mass` was not, 0..1 (`ranker.newcomers`). A profile of nobody has
+    of `long_mass` and (`start_tags`) of each tag was not (`ranker.newcomers`). A profile of nobody has
     zero-width vectors. `scale` measures its views, those to come as well.
     """
 
@@ -89,6 +89,7 @@ class Profile:
     disliked: Mapping[str, Watched] = field(default_factory=dict)
     given: tuple[Interest, ...] = ()
     start_share: float = 0.0
+    start_tags: Mapping[str, float] = field(default_factory=dict)
     scale: Scale = GUESSED
 
     @property

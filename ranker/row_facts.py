@@ -106,6 +106,7 @@ class _Table:
         self.carried = _Growing(np.int64)
         self.starts.add(np.zeros(1, np.int64))
         self.rows = 0
+        self.replaced = 0
         self.entries = 0
         self.facts: RowFacts | None = None
 
@@ -113,6 +114,7 @@ class _Table:
         with self.lock:
             if self.facts is None or self.rows < len(snapshot):
                 self._add([snapshot.rows[place] for place in range(self.rows, len(snapshot))])
+                self._drop(snapshot.tags.replaced)
                 self.facts = self._take()
             return self.facts
 
@@ -145,9 +147,18 @@ class _Table:
         self.entries += len(tags)
         self.rows += len(rows)
 
+    def _drop(self, replaced: list[int]) -> None:
+        """What rows carried that later ones stand for counts no more."""
+        starts, tags = self.starts.taken(), self.tags.taken()
+        while self.replaced < len(replaced) and replaced[self.replaced] < self.rows:
+            row = replaced[self.replaced]
+            np.subtract.at(self.carried.taken(), tags[starts[row] : starts[row + 1]], 1)
+            self.replaced += 1
+
     def _take(self) -> RowFacts:
         counts = np.maximum(self.carried.taken().astype(np.float64), 1.0)
-        rarity = np.log1p(self.rows / counts) / np.log1p(self.rows) if self.rows else np.zeros(len(counts))
+        videos = self.rows - self.replaced
+        rarity = np.log1p(videos / counts) / np.log1p(videos) if videos else np.zeros(len(counts))
         return RowFacts(
             self.starts.taken(),
             self.tags.taken(),

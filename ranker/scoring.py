@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ranker.profiles import (
     LONG_HALF_LIFE_SECONDS,
@@ -66,41 +66,67 @@ SOURCES: dict[str, float] = {
 }
 
 
+# Beyond that a score is one term alone, and sums lose what the others say.
+MOST_WEIGHT = 1000.0
+_N = TypeVar("_N")
+
+
 class RankerConfig(BaseModel):
     """The weights of the terms and what shapes them. Half-lives in seconds, masses in finished views."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    interest_long: float = Field(1.0, ge=0, allow_inf_nan=False)
-    interest_recent: float = Field(0.5, ge=0, allow_inf_nan=False)
-    negative_interest: float = Field(0.8, ge=0, allow_inf_nan=False)
-    tags: float = Field(0.4, ge=0, allow_inf_nan=False)
-    negative_tags: float = Field(0.3, ge=0, allow_inf_nan=False)
-    followed_creator: float = Field(0.3, ge=0, allow_inf_nan=False)
-    freshness: float = Field(0.1, ge=0, allow_inf_nan=False)
-    diversity: float = Field(0.3, ge=0, allow_inf_nan=False, description="For viewers of unknown taste only.")
-    interest: float = Field(0.5, ge=0, allow_inf_nan=False, description="The best of several interests.")
-    region: float = Field(0.15, ge=0, allow_inf_nan=False)
-    language: float = Field(0.15, ge=0, allow_inf_nan=False)
+    interest_long: float = Field(1.0, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    interest_recent: float = Field(0.5, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    negative_interest: float = Field(0.8, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    tags: float = Field(0.4, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    negative_tags: float = Field(0.3, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    followed_creator: float = Field(0.3, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    freshness: float = Field(0.1, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    diversity: float = Field(
+        0.3, ge=0, le=MOST_WEIGHT, allow_inf_nan=False, description="For viewers of unknown taste only."
+    )
+    interest: float = Field(
+        0.5, ge=0, le=MOST_WEIGHT, allow_inf_nan=False, description="The best of several interests."
+    )
+    region: float = Field(0.15, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    language: float = Field(0.15, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
     home: float = Field(
         0.5, ge=0, le=1, allow_inf_nan=False, description="What a region or language of the past counts beside today's."
     )
-    refusal: float = Field(3.0, ge=0, allow_inf_nan=False, description="What the neighbourhood of a refusal loses.")
+    refusal: float = Field(
+        3.0, ge=0, le=MOST_WEIGHT, allow_inf_nan=False, description="What the neighbourhood of a refusal loses."
+    )
     refusal_topic: float = Field(1.0, ge=0, le=1, allow_inf_nan=False)
     refusal_creator: float = Field(0.9, ge=0, le=1, allow_inf_nan=False)
     refusal_look: float = Field(1.0, ge=0, le=1, allow_inf_nan=False)
     refusal_sound: float = Field(1.0, ge=0, le=1, allow_inf_nan=False)
     refusal_words: float = Field(1.0, ge=0, le=1, allow_inf_nan=False)
     refusal_floor: float = Field(0.4, ge=0, lt=1, allow_inf_nan=False, description="Cosine at which likeness begins.")
+    refusal_floor_sound: float = Field(0.8, ge=0, lt=1, allow_inf_nan=False, description="The same for sound alone.")
+    refusal_floor_words: float = Field(0.7, ge=0, lt=1, allow_inf_nan=False, description="The same for words alone.")
     refusal_half_life_seconds: float = Field(30 * 86_400.0, gt=0, allow_inf_nan=False)
-    small_creator: float = Field(0.05, ge=0, allow_inf_nan=False)
+    small_creator: float = Field(0.05, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
     small_creator_videos: float = Field(
         3.0, gt=0, allow_inf_nan=False, description="So many further videos halve `small_creator`."
     )
     half_mass: float = Field(0.5, gt=0, allow_inf_nan=False, description="Mass at which confidence is one half.")
     freshness_half_life_seconds: float = Field(7 * 86_400.0, gt=0, allow_inf_nan=False)
-    sources: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+    sources: dict[str, Annotated[float, Field(ge=0, le=MOST_WEIGHT, allow_inf_nan=False)]] = Field(
         default_factory=lambda: dict(SOURCES), description="What being found by each source adds, at most."
     )
+
+    @field_validator("sources")
+    @classmethod
+    def _all_sources(cls, given: dict[str, float]) -> dict[str, float]:
+        """What is not named keeps its weight; a name that no source has is a mistake."""
+        return completed(given, SOURCES)
+
+
+def completed(given: Mapping[str, _N], defaults: Mapping[str, _N]) -> dict[str, _N]:
+    """The defaults with what is given instead. Raises ValueError for other names."""
+    if unknown := sorted(given.keys() - defaults.keys()):
+        raise ValueError(f"there is no source {unknown[0][:40]!r}")
+    return {**defaults, **given}
 
 
 @dataclass(frozen=True)

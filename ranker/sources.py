@@ -261,15 +261,15 @@ class TrendingNow:
     name: str = "trending"
 
     def find(self, request: Request, quota: int) -> Candidates:
-        rows = {}
-        for video, score in self.audience.trending.leading(request.now, request.region, request.language):
+        rows: dict[int, float] = {}
+        places: dict[int, str] = {}
+        for video, score, place in self.audience.trending.leading(request.now, request.region, request.language):
             row = request.snapshot.row_of.get(video)
             if row is not None and request.unseen[row]:
-                rows[row] = score
+                rows[row], places[row] = score, place
                 if len(rows) == quota:
                     break
-        place = request.region or request.language or "world"
-        paths = {row: (f"trending:{place}", f"video:{request.snapshot.rows[row].id}") for row in rows}
+        paths = {row: (f"trending:{places[row]}", f"video:{request.snapshot.rows[row].id}") for row in rows}
         return _ordered(self.name, request, rows, quota, paths)
 
 

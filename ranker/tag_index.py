@@ -5,7 +5,7 @@ The match of a viewer and a video is a cosine over tags in which a rare tag coun
     match = sum over shared tags of  u_t x_t idf_t  /  (|u| |x|),   idf_t = log(1 + N / n_t) / log(1 + N)
 
 with u the viewer's weights, x the video's, n_t of N videos carrying the tag (Sparck Jones 1972 for the idf), so it lies
-in 0..1.
+in 0..1. A row that a later one replaced counts for none of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class TagIndex:
 
     def __init__(self) -> None:
         self._postings: dict[str, tuple[array[int], array[float]]] = {}
+        self._carrying: dict[str, int] = {}
         self.rows = 0
+        # Rows that were replaced, in the order in which that happened.
+        self.replaced: list[int] = []
 
     def add(self, tags: Mapping[str, float]) -> None:
         """Add the next row with its tags (weights above 0 count)."""
@@ -35,12 +38,21 @@ class TagIndex:
                 rows, weights = self._postings.setdefault(tag, (array("q"), array("d")))
                 rows.append(self.rows)
                 weights.append(weight / norm)
+                self._carrying[tag] = self._carrying.get(tag, 0) + 1
         self.rows += 1
+
+    def replace(self, row: int, tags: Mapping[str, float]) -> None:
+        """A later row stands for this one, which had these tags."""
+        self.replaced.append(row)
+        for tag, weight in tags.items():
+            if weight > 0:
+                self._carrying[tag] -= 1
 
     def rarity(self, tag: str) -> float:
         """idf_t in 0..1; 0 for a tag that no row has."""
-        postings = self._postings.get(tag)
-        return math.log1p(self.rows / len(postings[0])) / math.log1p(self.rows) if postings else 0.0
+        carrying = self._carrying.get(tag, 0)
+        videos = self.rows - len(self.replaced)
+        return math.log1p(videos / carrying) / math.log1p(videos) if carrying else 0.0
 
     def matches(self, wanted: Mapping[str, float], n_rows: int) -> Float64:
         """float64 [n_rows]: the match of `wanted` with each of the first `n_rows` rows."""

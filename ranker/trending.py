@@ -83,10 +83,13 @@ class Trending:
             group = self._groups.get(key)
             return 0.0 if group is None else group.counts.get(video, 0.0) * self._left(now)
 
-    def leading(self, now: float, region: str = "", language: str = "") -> list[tuple[str, float]]:
-        """(video, score) best first, ties by video: the share of the world's attention it has, plus its share of the
-        region's and of the language's, each believed as far as enough was watched there lately."""
+    def leading(self, now: float, region: str = "", language: str = "") -> list[tuple[str, float, str]]:
+        """(video, score, place) best first, ties by video: the share of the world's attention it has, plus its share of
+        the region's and of the language's, each believed as far as enough was watched there lately; and the narrowest
+        of these in which it was watched at all."""
         found: dict[str, float] = {}
+        # The narrowest group in which it was watched: nobody is told that it was in his region when it was elsewhere.
+        places: dict[str, str] = {}
         with self._lock:
             for key in _keys(region, language):
                 group = self._groups.get(key)
@@ -96,7 +99,10 @@ class Trending:
                 trust = 1.0 if key == WORLD else mass / (mass + HALF_TRUST)
                 for video, count in group.leaders.items():
                     found[video] = found.get(video, 0.0) + trust * count / group.total
-        return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+                    if key[0] != "language" or video not in places or places[video] == WORLD[0]:
+                        places[video] = key[1] or WORLD[0]
+        order = sorted(found, key=lambda video: (-found[video], video))
+        return [(video, found[video], places[video]) for video in order]
 
     def extend(self, acts: Iterable[tuple[str, float, float, str, str]]) -> None:
         """`add` of each."""

@@ -33,7 +33,7 @@ STORED_GROWTH = 1.05
 RELEARN = 2.0
 VISITED_CELLS = 48
 # So many candidates for each wanted row are compared exactly, and at least so many.
-SPARE = 8
+SPARE = 16
 LEAST_CANDIDATES = 400
 # A float32 product of unit vectors is this near to the true one.
 ROUNDING = 2e-6

@@ -268,6 +268,7 @@ class VideoTable:
         self._sequences.add(sequence)
         if (old := self._latest.get(row.id)) is not None:
             self._alive.values[old] = False
+            self._tags.replace(old, self._rows[old].tags)
             # Before the new row: an earlier snapshot must find its own in one of the two.
             self._earlier.setdefault(row.id, []).append(old)
         self._latest[row.id] = place

@@ -42,6 +42,15 @@ def post(api: Api, path: str, body: Any) -> tuple[int, Any]:
     return status, json.loads(answer)
 
 
+def test_a_misspelt_field_a_truth_and_a_small_region(api: Api) -> None:
+    act = {"user": "odd", "video": VIDEO, "kind": "view", "at": NOON}
+    for wrong in ({"wached": 1}, {"watched_seconds": -1}, {"watched_seconds": "abc"}, {"at": True}):
+        status, answer = post(api, "/events", act | wrong)
+        assert status == 422, answer
+    status, answer = post(api, "/events", act | {"watched_seconds": 6.5, "region": "de"})
+    assert (status, answer["event"]["watched_seconds"], answer["event"]["region"]) == (201, 6.5, "DE")
+
+
 def test_one_event_with_all_its_fields(api: Api, there: ReelSense) -> None:
     event = {
         "user": "one", "video": VIDEO, "kind": "view", "watched": 12.5, "at": NOON, "id": "mine", "loops": 2,

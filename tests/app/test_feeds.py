@@ -10,6 +10,7 @@ import pytest
 
 from app.feeds import Feed, Feeds
 from ranker.candidates import Candidates, Request
+from ranker.found import QUOTAS
 from ranker.objectives import Ranking, parse
 from ranker.profile_cache import ProfileCache
 from store.catalogue import StoredEvent
@@ -131,7 +132,8 @@ def test_a_late_or_broken_source_spoils_nothing(world: World) -> None:
 
 def test_a_source_without_a_quota_is_not_asked(world: World) -> None:
     EventLog(world.catalogue).add([act("ana", "cooking 0")])
-    feed = feeds_of(world, parse(b"[recall.quotas]\ntrending = 5\n")).make("ana", 5, NOON)
+    none = "\n".join(f"{name} = 0" for name in QUOTAS if name != "trending")
+    feed = feeds_of(world, parse(f"[recall.quotas]\n{none}\n".encode())).make("ana", 5, NOON)
     assert {source["source"] for item in feed.items for source in item.sources} <= {"trending"}
     assert len(feed.items) == 5
 

@@ -119,3 +119,21 @@ def test_the_commands_show_and_check(tmp_path: Path) -> None:
     assert "rules.creator" in shown.stderr
     path.write_text("[rules]\ncreator = 2\n")
     assert run.invoke(app, ["ranker", "check", str(path)]).exit_code == 0
+
+
+def test_a_file_need_only_name_what_differs_and_names_no_source_that_is_not_there() -> None:
+    ranking = parse(b"[weights.sources]\nfresh = 0.2\n[recall.quotas]\ngraph = 0\n")
+    assert ranking.weights.sources == Ranking().weights.sources | {"fresh": 0.2}
+    assert ranking.recall.quotas == Ranking().recall.quotas | {"graph": 0}
+    for wrong in (b"[weights.sources]\nnosuch = 1\n", b"[recall.quotas]\nnosuch = 1\n"):
+        with pytest.raises(SettingsError, match="nosuch"):
+            parse(wrong)
+
+
+@pytest.mark.parametrize(
+    "line", ["interest_long = 1e308", "refusal = 1e200", "sources.fresh = 1001", "refusal_look = 2"]
+)
+def test_a_weight_that_would_drown_all_others_is_refused(line: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse(f"[weights]\n{line}\n".encode())
+    assert refused.value.code == "ranker.invalid"

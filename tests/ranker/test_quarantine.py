@@ -11,7 +11,7 @@ from ranker.similar import similar
 from store.administration import Actor, Administration
 from store.errors import NotFoundError
 from store.event_log import EventLog
-from tests.ranker.builders import NOON, World
+from tests.ranker.builders import NOON, World, video_id
 
 ANA = Actor("ana", "cli")
 
@@ -67,3 +67,16 @@ def test_what_was_watched_in_quarantine_says_nothing(world: World) -> None:
     items = recommend(EventLog(world.catalogue).of("u"), world.table, 10, NOON)
     assert bad not in {item.as_json()["video"] for item in items}
     assert all(reason.get("video") != bad for item in items for reason in item.as_json()["reasons"])
+
+
+def test_being_set_aside_and_released_changes_no_feed(tastes: World) -> None:
+    events = tastes.happens("ana", "cooking 0", "like")
+    before = recommend(events, tastes.table, 20, NOON)
+    administration = Administration(tastes.catalogue)
+    for _ in range(3):
+        administration.quarantine(video_id("cooking 1"), [], ANA)
+        tastes.table.refresh()
+        administration.release(video_id("cooking 1"), ANA)
+        tastes.table.refresh()
+    after = recommend(events, tastes.table, 20, NOON)
+    assert [(item.video, item.terms["tags"]) for item in after] == [(item.video, item.terms["tags"]) for item in before]

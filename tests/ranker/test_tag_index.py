@@ -44,3 +44,15 @@ def test_a_tag_that_is_all_of_both_and_rare_matches_fully() -> None:
     for tag in "abc":
         index.add({tag: 0.2})
     assert index.matches({"b": 7.0}, 3).tolist() == pytest.approx([0.0, 1.0, 0.0])
+
+
+def test_a_row_that_was_replaced_does_not_count_for_rarity() -> None:
+    once, again = TagIndex(), TagIndex()
+    for tags in ({"dog": 1.0}, {"cat": 1.0}, {"dog": 0.5, "path": 1.0}):
+        once.add(tags)
+        again.add(tags)
+    for _ in range(3):
+        again.replace(again.rows - 1, {"dog": 0.5, "path": 1.0})
+        again.add({"dog": 0.5, "path": 1.0})
+    for tag in ("dog", "cat", "path", "none"):
+        assert again.rarity(tag) == once.rarity(tag)

@@ -47,7 +47,7 @@ def test_yesterday_fades_and_today_leads() -> None:
     for _ in range(10):
         found.add("yesterday", 1.0, 0.0)
     found.add("today", 1.0, 24 * HALF_LIFE)
-    assert [video for video, _ in found.leading(24 * HALF_LIFE)] == ["today", "yesterday"]
+    assert [video for video, _, _ in found.leading(24 * HALF_LIFE)] == ["today", "yesterday"]
     assert found.count("yesterday", HALF_LIFE) == pytest.approx(5.0)
 
 
@@ -86,3 +86,11 @@ def test_leaders_are_exact_though_few_are_kept(monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_is_watched() -> None:
     assert Trending().leading(0.0, "DE", "de") == []
     assert Trending().count("a", 0.0) == 0.0
+
+
+def test_the_place_that_is_told_is_one_where_it_was_watched() -> None:
+    found = Trending()
+    found.extend([("far", 1.0, 0.0, "JP", "ja"), ("near", 1.0, 0.0, "DE", "de"), ("told", 1.0, 0.0, "AT", "de")])
+    places = {video: place for video, _, place in found.leading(0.0, "DE", "de")}
+    assert places == {"far": "world", "near": "DE", "told": "de"}
+    assert {place for _, _, place in found.leading(0.0, "XX")} == {"world"}
