@@ -362,6 +362,8 @@ def test_watch_ends_cleanly_on_ctrl_c(settings: Settings) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell ignores Ctrl-C in what it runs in the background, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert "ReelSense" in process.stdout.readline()
