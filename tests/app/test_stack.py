@@ -109,6 +109,7 @@ def _reads(file: Path, text: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_killed_worker_and_killed_broker_lose_nothing(undisturbed: Path, batch: list[Path], tmp_path: Path) -> None:
     """kill -9 of a worker in the middle of a batch, then of the broker: every video is published once."""
     data = tmp_path / "data"
