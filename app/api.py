@@ -146,7 +146,7 @@ def _videos(reelsense: ReelSense) -> APIRouter:
 def _viewers(reelsense: ReelSense) -> APIRouter:
     router = APIRouter(tags=["viewers"])
 
-    @router.get("/viewers/{user:path}/profile")
+    @router.get("/viewers/{user}/profile")
     def profile(
         user: str,
         points: Annotated[
@@ -156,7 +156,7 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
         """What is known of a viewer: interests, dislikes, habits, history."""
         return reelsense.profile(user, points)
 
-    @router.get("/viewers/{user:path}/feed")
+    @router.get("/viewers/{user}/feed")
     def feed(
         user: str,
         k: K = 10,

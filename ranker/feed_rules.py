@@ -141,9 +141,9 @@ def _place_one(
         if not broken:
             break
         passed.append((place, broken))
-    if not fewest:
-        for place, broken in passed:
-            arranged.capped.setdefault(place, set()).update(broken)
+    # Those before the chosen one break more than it does, and wait.
+    for place, broken in passed[:best]:
+        arranged.capped.setdefault(place, set()).update(broken)
     placed.append(waiting.pop(best))
 
 
