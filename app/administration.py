@@ -368,17 +368,9 @@ class Administrator:
     def replay(self, stage: str, code: str) -> dict[str, Any]:
         """Try again the runs of a stage that ended with a code, of what is served or made now."""
         stages_of(stage)
-        self.reelsense.graph.refresh()
-        found = self.administration.failed(stage, code, SENT_AT_ONCE)
         aside = self.administration.quarantined()
-        videos = {video.id: video for video in self.reelsense.catalogue.videos([key.video_id for key in found])}
-        keys = [
-            key
-            for key in found
-            if key.video_id not in aside
-            and key.video_id in videos
-            and key in self.reelsense.graph.keys(videos[key.video_id], key.stage)
-        ]
+        found = current(self.reelsense, self.administration.failed(stage, code, SENT_AT_ONCE))
+        keys = [key for key in found if key.video_id not in aside]
         self.reelsense.catalogue.reset(keys)
         self.administration.note(self.actor, "dead.replay", stage, {"code": code, "runs": len(keys)})
         self.reelsense.graph.enqueue(keys)
@@ -393,6 +385,14 @@ class Administrator:
         if not 1 <= k <= SENT_AT_ONCE:
             raise InputError("request.invalid", f"k must be 1 to {SENT_AT_ONCE}, got {k}.")
         return {"audit": [entry.model_dump() for entry in self.administration.audit(k, subject)]}
+
+
+def current(reelsense: ReelSense, keys: Sequence[RunKey]) -> list[RunKey]:
+    """Those of the runs that are of what is served or made now: of a video, its words and a version that still are."""
+    graph = reelsense.graph
+    graph.refresh()
+    videos = {video.id: video for video in reelsense.catalogue.videos([key.video_id for key in keys])}
+    return [key for key in keys if key.video_id in videos and key in graph.keys(videos[key.video_id], key.stage)]
 
 
 def stages_of(name: str) -> list[str]:

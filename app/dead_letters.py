@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.administration import current
 from store.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,13 +49,8 @@ def replayed(admin: Administrator, letters: Sequence[DeadLetter], *, dry_run: bo
 
     reelsense = admin.reelsense
     queue_depths(reelsense.celery)
-    reelsense.graph.refresh()
-    videos = {video.id: video for video in reelsense.catalogue.videos([letter.video_id for letter in letters])}
-    live = [
-        letter
-        for letter in letters
-        if letter.video_id in videos and letter.key() in reelsense.graph.keys(videos[letter.video_id], letter.stage)
-    ]
+    keys = set(current(reelsense, [letter.key() for letter in letters]))
+    live = [letter for letter in letters if letter.key() in keys]
     if live and not dry_run:
         admin.note("dead.replay", "", {"letters": [letter.id for letter in live]})
         reelsense.catalogue.reset([letter.key() for letter in live])
