@@ -156,7 +156,7 @@ def _step(
         # Dropout and negatives draw from torch's own generator: the same for a shard wherever it is computed.
         torch.manual_seed(seed_of(*place, shard))
         loss = loss_of(part)
-        (loss / len(rows)).backward()
+        (loss / len(rows)).backward()  # type: ignore[no-untyped-call]
         total += loss.detach().double()
     if processes > 1:
         import torch.distributed as dist

@@ -115,7 +115,7 @@ class ActLog:
 
     def fading(self, half_rank: float) -> Sparse:
         """CSR float32 [n_viewers, n_videos]: exp(-rank / half_rank), where rank counts what the viewer had later; of a
-        video he had more than once the latest counts."""
+        video he had more than once the latest counts. What has faded below `interactions.ROUNDING` is left out."""
         positive = np.flatnonzero(self.values > 0)
         viewers, videos = self.viewers[positive], self.videos[positive]
         ends = np.searchsorted(viewers, np.arange(self.n_viewers), side="right")
