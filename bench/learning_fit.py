@@ -35,13 +35,13 @@ SPLITS = {
     "lastfm2k": ("given", NEW_VIDEOS),
 }
 CUTOFFS = (10, 20)
-# As in the anchors: these are asked with what happened between training and test as history, where splits are in time.
-# A setting `history` says so too.
+# As in the anchors: models of what came last are asked with validation as history, where splits are in time. A setting
+# `later` (true or false) says so of others.
 SEQUENCES = ("gru", "sasrec", "sasrec_content", HYBRID)
 IN_TIME = ("leave_last_out", "global_time")
 SOURCES = Path(__file__).resolve().parents[1]
 # What stands in settings and is none of the model's own.
-OURS = ("model", "history")
+OURS = ("model", "later")
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class Fit:
 
 
 def fit_of(dataset: str, split: str, name: str, given: Mapping[str, Any], seed: int) -> Fit:
-    """From what a file of settings holds for a split: `model` names the constructor where it is not `name`, `history`
-    is "later" or "training"."""
+    """From what a file of settings holds for a split: `model` names the constructor where it is not `name`."""
     model = str(given.get("model", name))
-    later = split in IN_TIME and (model in SEQUENCES or given.get("history") == "later")
+    of_now = model in SEQUENCES or given.get("history") == "fading" or given.get("half_rank") is not None
+    later = split in IN_TIME and bool(given.get("later", of_now))
     settings = {key: value for key, value in given.items() if key not in OURS}
     return Fit(dataset, split, name, model, settings, later, seed)
 
