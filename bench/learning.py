@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from bench.learning_fit import HYBRID, MAIN, SPLITS, Fit, done, fit_of, stochastic
+from bench.learning_fit import HYBRID, SPLITS, Fit, done, fit_of, stochastic
 from bench.results import write
+from ranker.assessing import MAIN
 from ranker.evaluation import difference, interval
 from store.errors import ReelsenseError
 
@@ -136,6 +137,8 @@ def row_of(fits: Sequence[Fit], work: Path) -> dict[str, Any]:
             for name in facts[0]["groups"]
         }
     row["settings"] = facts[0]["settings"] | ({"model": facts[0]["model"]} if fits[0].name != fits[0].model else {})
+    if "heads" in facts[0]:
+        row["heads"] = facts[0]["heads"]
     if "weights" in facts[0]["said"]:
         row["weights"] = [fact["said"]["weights"] for fact in facts]
     return row

@@ -21,11 +21,11 @@ import numpy as np
 
 from bench.learning_data import Dataset, judge_of, lastfm_dataset, movielens_datasets, tiktok_dataset
 from bench.new_videos import NewVideoTask, judge_of_new, measure_new, new_video_tasks
-from ranker import list_qualities
-from ranker.evaluation import Float64, Measured, groups, listed, measure, measure_lists
+from ranker.assessing import assessed, heads, stars
+from ranker.evaluation import Float64, Measured
 from ranker.models import model_file
 from ranker.models.model import MODELS, Model, Progress, Run, make_model
-from ranker.models.training_data import ActLog, Integers, TrainingData
+from ranker.models.training_data import TrainingData
 
 NEW_VIDEOS = "new_videos"
 HYBRID = "hybrid"
@@ -67,8 +67,14 @@ class Fit:
         """Names the settings and the code that a result was made with."""
         told = hashlib.sha256(json.dumps([self.model, self.settings, self.later, self.seed], sort_keys=True).encode())
         spec = importlib.util.find_spec(MODELS[self.model].partition(":")[0])
-        names = ["ranker/models/learning.py", "ranker/evaluation.py", "bench/learning_data.py", "bench/new_videos.py"]
-        paths = [SOURCES / name for name in names]
+        names = ["models/learning.py", "evaluation.py", "assessing.py", "../bench/learning_data.py"]
+            "ranker/models/learning.py",
+            "ranker/evaluation.py",
+            "ranker/assessing.py",
+            "bench/learning_data.py",
+            "bench/new_videos.py",
+        ]
+        paths = [SOURCES / "ranker" / name for name in [*names, "../bench/new_videos.py"]]
         if spec is not None and spec.origin is not None:
             paths.append(Path(spec.origin))
         for path in paths:
@@ -158,7 +164,6 @@ def fit_split(fit: Fit, dataset: Dataset, folder: Path) -> None:
     model, said, seconds = fitted(fit, dataset.data, judge, folder, "model", fit.settings)
     validation = judge(model)
     figures, each = tested(dataset, model, fit.later)
-    figures |= _ratings(model, dataset)
     finish(folder, _facts(fit, said, seconds, validation) | figures, each, {"model": model})
 
 
@@ -179,66 +184,19 @@ def fit_new_videos(fit: Fit, dataset: Dataset, folder: Path) -> None:
 
 def tested(dataset: Dataset, model: Model, later: bool) -> tuple[dict[str, Any], dict[str, Float64]]:
     """(figures of all, figures of each viewer) on test: what was in training or validation is not ranked."""
-    log, seen, held = dataset.data.log, dataset.later.binary, dataset.test.binary
-    viewers = np.flatnonzero(np.diff(held.indptr)).astype(np.int64)
-    history = dataset.later if later else log
-    lists = listed(lambda some: model.score(history, some), viewers, seen, max(CUTOFFS))
-    found = measure_lists(lists, held, CUTOFFS)
-    short = lists.first(10)
-    counts = np.asarray(log.binary.sum(axis=0), np.float32).ravel()
-    popular = listed(lambda some: np.tile(counts, (len(some), 1)), viewers, seen, 10)
-    features = dataset.data.content.features
-    beyond: dict[str, Any] = {
-        "coverage@10": round(list_qualities.coverage(short), 4),
-        "gini@10": round(list_qualities.gini(short), 4),
-        "novelty@10": list_qualities.mean(list_qualities.novelty(short, log.binary)),
-        "serendipity@10": list_qualities.mean(list_qualities.serendipity(short, popular, held)),
-    }
-    if features:
-        first = next(iter(features.values()))
-        beyond["variety@10"] = list_qualities.mean(list_qualities.variety(short, first))
-    if dataset.data.content.tags is not None:
-        off = list_qualities.miscalibration(short, log.binary, dataset.data.content.tags)
-        beyond["miscalibration@10"] = list_qualities.mean(off)
-    events = np.diff(log.starts)[viewers]
-    parts = {
-        name: {"viewers": int(flags.sum())} | {key: round(float(found.each[key][flags].mean()), 4) for key in MAIN}
-        for name, flags in groups(events).items()
-        if flags.any()
-    }
-    unseen = held.multiply(~dataset.data.seen_videos[None, :]).tocsr()
-    unseen.eliminate_zeros()
-    if unseen.nnz:
-        parts["unseen_videos"] = {"viewers": int((np.diff(unseen.indptr) > 0).sum())} | {
-            key: value
-            for key, value in measure(lambda some: model.score(history, some), unseen, seen, CUTOFFS).means().items()
-            if key in MAIN
-        }
-    return {"viewers": len(viewers), "beyond": beyond, "groups": parts}, found.each
-
-
-MAIN = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
+    history = dataset.later if later else dataset.data.log
+    found = assessed(model, dataset.data, dataset.test, seen=dataset.later.binary, history=history)
+    figures: dict[str, Any] = {"viewers": len(found.measured.viewers), "beyond": found.beyond, "groups": found.groups}
+    figures |= stars(model, history, dataset.test)
+    if told := heads(model, history, dataset.test):
+        figures["heads"] = told
+    return figures, found.measured.each
 
 
 def tested_new(task: NewVideoTask, model: Model) -> tuple[dict[str, Any], dict[str, Float64]]:
     """The same among new videos alone."""
     found: Measured = measure_new(task, model, CUTOFFS)
     return {"viewers": len(found.viewers), "beyond": {"coverage@10": round(found.coverage[10], 4)}}, found.each
-
-
-def _ratings(model: Model, dataset: Dataset) -> dict[str, Any]:
-    """RMSE and MAE of models that predict stars, where there are stars."""
-    from ranker import metrics
-
-    rate = getattr(model, "rate", None)
-    if rate is None or not np.isfinite(dataset.test.ratings).all():
-        return {}
-    pairs: tuple[ActLog, Integers, Integers] = dataset.data.log, dataset.test.viewers, dataset.test.videos
-    predicted = rate(*pairs)
-    return {
-        "rmse": round(metrics.rmse(dataset.test.ratings, predicted), 4),
-        "mae": round(metrics.mae(dataset.test.ratings, predicted), 4),
-    }
 
 
 def _facts(fit: Fit, said: Mapping[str, Any], seconds: Mapping[str, float], validation: float) -> dict[str, Any]:

@@ -29,12 +29,14 @@ Flags = npt.NDArray[np.bool_]
 class Parted:
     """`train`, `valid`, `test`: acts of the same viewers and videos. `without_training`: viewers of validation or test
     who have no act with a value above 0 in training; `repeats`: acts that were dropped from validation and test because
-    their viewer had the video before; `in_time`: whether nothing in training is later than what is held back."""
+    their viewer had the video before. `valid` and `test` hold acts of interest alone; `acts`: all of test, refusals and
+    repeats too, which heads are measured on."""
 
     name: str
     train: ActLog
     valid: ActLog
     test: ActLog
+    acts: ActLog
     without_training: int
     repeats: int
 
@@ -178,7 +180,9 @@ def _parted(name: str, log: ActLog, held: Flags, last: Flags) -> Parted:
     known = np.zeros(log.n_viewers, bool)
     known[train.viewers[train.values > 0]] = True
     asked = np.unique(log.viewers[valid | test])
-    return Parted(name, train, _kept(log, valid), _kept(log, test), int((~known[asked]).sum()), repeats)
+    return Parted(
+        name, train, _kept(log, valid), _kept(log, test), _kept(log, last), int((~known[asked]).sum()), repeats
+    )
 
 
 def _kept(log: ActLog, places: Flags | Integers) -> ActLog:
