@@ -432,7 +432,7 @@ class ReelSense:
         """What feeds are made from, kept from request to request."""
         from app.feeds import Feeds
 
-        return Feeds(self.catalogue, self.profiles, lambda: self.table, self.ranker_file.current)
+        return Feeds(self.catalogue, self.profiles, lambda: self.table, self.ranker_file.current, self.objects)
 
     def recommend(self, user: str, k: int, **request: Any) -> dict[str, Any]:
         """A viewer's feed, each video with its score, the terms that add up to it, the reasons, what rules moved, and
