@@ -51,8 +51,8 @@ class Feed:
 
 
 class Feeds:
-    """Makes feeds. Safe to use from several threads. `table` and `ranking` are asked at each request; `objects` is where
-    trained rankers lie (None: none is served)."""
+    """Makes feeds. Safe to use from several threads. `table` and `ranking` are asked at each request; `objects` is
+    where trained rankers lie (None: none is served)."""
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """`reelsense forget`: a viewer's events are deleted everywhere, and what was done is proved.
 
 In this order, so that a crash between two steps leaves the viewer refused and the rest to be done again:
-tombstone and rows of the database (one transaction), tombstone in object storage, segments of the journal, trained rankers. Then
-all is read again, and the proof says what was found: nothing. The proof names the viewer by the keyed hash alone.
+tombstone and rows of the database (one transaction), tombstone in object storage, segments of the journal,
+trained rankers. Then all is read again, and the proof says what was found: nothing. The proof names the viewer by the
+keyed hash alone.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
     found |= held_in_rankers(reelsense, user)
     if found:
         raise PassingError(
-            "store.unavailable", f"Events are still found in {sorted(found)[0]}.", hint="Run `reelsense forget` again."
+            "store.unavailable",
+            f"The viewer is still found in {sorted(found)[0]}.",
+            hint="Run `reelsense forget` again.",
         )
     return {
         "digest": tombstone.rpartition("/")[2].removesuffix(".json"),

@@ -373,6 +373,12 @@ class ReelSense:
 
         return training.train_fusion(self, **options)
 
+    def train_ranker(self, model: str, **options: Any) -> dict[str, Any]:
+        """See `app.ranker_training.train_ranker`."""
+        from app import ranker_training
+
+        return ranker_training.train_ranker(self, model, **options)
+
     def export(self, form: Literal["parquet", "npy"], folder: Path) -> dict[str, Any]:
         """Write the vectors of every video that is ready, aligned by id (see `app.exporting`)."""
         from app import exporting

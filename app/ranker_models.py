@@ -1,7 +1,7 @@
 """Trained rankers side by side: which there are, which is served, how another takes its place and how it goes back.
 
-The catalogue's choice `ranker` names the champion (`NAME/VERSION`), `ranker.previous` what was served before it (`none`:
-nothing). Without a champion no feed asks a model.
+The catalogue's choice `ranker` names the champion (`NAME/VERSION`), `ranker.previous` what was served before it
+(`none`: nothing). Without a champion no feed asks a model.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def promote(reelsense: ReelSense, wanted: str, *, margin: float = 0.0, force: bo
     same viewers: what was held back from the challenger. A first champion has to beat popularity. With `force` it is
     served all the same, and its card says so.
 
-    `rival_may_have_seen`: whether the champion may have been trained on some of that, which favours it. Raises `ranker.no_such_model`, `ranker.not_better`, and what loading raises.
+    `rival_may_have_seen`: whether the champion may have been trained on some of that, which favours it.
+
+    Raises `ranker.no_such_model`, `ranker.not_better`, and what loading raises.
     """
     objects = reelsense.objects
     card = find(objects, wanted)
@@ -78,8 +80,8 @@ def promote(reelsense: ReelSense, wanted: str, *, margin: float = 0.0, force: bo
     if not better and not force:
         raise InputError(
             "ranker.not_better",
-            f"{challenger.title} scores {result['score']:.4f} ({METRIC}) and {result['rival']} {result['rival_score']:.4f}"
-            f" on the same {result['viewers']} viewers: not better by more than {margin:g}.",
+            f"{challenger.title} scores {result['score']:.4f} ({METRIC}) and {result['rival']} "
+            f"{result['rival_score']:.4f} on the same {result['viewers']} viewers: not better by more than {margin:g}.",
             hint="What is served stays; `--force` serves the challenger all the same.",
         )
     note = result | {"at": time.time(), "margin": margin, "forced": not better}

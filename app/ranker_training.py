@@ -25,7 +25,7 @@ from ranker.models.model import Model, Progress, Run, make_model
 from ranker.models.training_data import Content, Float32, TrainingData
 from ranker.models.validation import METRIC, Split, mean_of, split_by_time
 from ranker.stored_rankers import StoredRanker, save
-from store.errors import ReelsenseError
+from store.errors import ReelsenseError, SettingsError
 
 if TYPE_CHECKING:
     from app.operations import ReelSense
@@ -141,7 +141,7 @@ def train_ranker(
     """Train the model of that name, stopping early by what was held back, and store it as a challenger. A run that was
     stopped goes on from its checkpoint, with the events that it had begun with.
 
-    Under torchrun every process calls this, each computes its share of a batch, and the first (see `app.training.leads`)
+    Under torchrun every process calls this, each computes its share of a batch, and the first (`app.training.leads`)
     stores the model. Whatever `on_progress` raises ends the run; its checkpoint stays.
 
     Raises `ranker.no_such_model`, `ranker.too_few_events`, `ranker.not_finite`, `ranker.training_failed`,
@@ -166,6 +166,20 @@ def train_ranker(
         checkpoint.unlink(missing_ok=True)
         _note_of(checkpoint).unlink(missing_ok=True)
     return {"ranker": ranker.title, "card": card}
+
+
+def parsed_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` lines; values are JSON where they are JSON, else text. Raises `settings.invalid`."""
+    found: dict[str, Any] = {}
+    for line in assignments:
+        name, sign, text = line.partition("=")
+        if not sign or not name.strip():
+            raise SettingsError("settings.invalid", f"{line[:100]!r} is not NAME=VALUE.", hint="Such as epochs=20.")
+        try:
+            found[name.strip()] = json.loads(text)
+        except ValueError:
+            found[name.strip()] = text.strip()
+    return found
 
 
 @contextlib.contextmanager
@@ -242,7 +256,7 @@ def _card(
         "model": ranker.model.name,
         "version": ranker.version,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "intended_use": "One more source of candidates for the feeds of the installation whose events it was trained on.",
+        "intended_use": "A source of candidates for the feeds of the installation whose events it was trained on.",
         "limits": (
             "Videos published later have no number in it and are found by the other sources. "
             "What it says of viewers who were not there is what the model's description says of strangers."

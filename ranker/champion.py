@@ -111,6 +111,8 @@ class ModelSource:
             return Candidates(self.name, np.zeros(0, np.int64), np.zeros(0))
         acts, viewer = live(ranker, self.champion.catalogue, request)
         scores = ranker.model.score(acts, np.array([viewer], np.int64))[0].astype(np.float64)
+        # What ties with the lowest is what the model knows nothing of.
+        scores[scores <= scores.min(initial=np.inf)] = -np.inf
         rows: list[int] = []
         numbers: list[int] = []
         most = min(len(scores), quota + len(request.profile.seen) + SPARE)

@@ -27,6 +27,17 @@ from store.artifacts import RANKERS, digest, ranker_key
 from store.errors import InputError, ModelError, NotFoundError
 from store.objects import ObjectStore
 
+# Those arrays of a model that have a row for each viewer; none where it holds sums over viewers alone. A model that is
+# not named here is looked at (`viewer_arrays`).
+VIEWER_ARRAYS: dict[str, tuple[str, ...]] = {
+    "popularity": (),
+    "item_knn": (),
+    "p3alpha": (),
+    "als": (),
+    "ease": (),
+    "bpr": ("own",),
+    "lightgcn": ("own",),
+}
 PARTS = ("safetensors", "ids.json", "viewers.json", "md", "json")
 
 
@@ -206,14 +217,12 @@ def viewer_arrays(model: Model, arrays: Arrays, n_viewers: int, n_videos: int) -
     """The names of those arrays that have a row for each viewer (and perhaps one for strangers behind them). None where
     that cannot be told.
 
-    A model may name them (`viewer_arrays`, a tuple of names; none: it holds sums over viewers alone). Else they are
-    known by their length: an array that is as long as there are viewers. That tells nothing where there are as many
-    videos, and a list of whole numbers of that length may be where each viewer's acts begin in another array, whose
-    rows nobody could find.
+    Where `VIEWER_ARRAYS` does not name them they are known by their length: an array that is as long as there are
+    viewers. That tells nothing where there are as many videos, and a list of whole numbers of that length may be where
+    each viewer's acts begin in another array, whose rows nobody could find.
     """
-    declared = getattr(model, "viewer_arrays", None)
-    if declared is not None:
-        return [str(name) for name in declared if name in arrays]
+    if model.name in VIEWER_ARRAYS:
+        return list(VIEWER_ARRAYS[model.name])
     found = [name for name, array in arrays.items() if array.ndim and len(array) in (n_viewers, n_viewers + 1)]
     videos = {n_videos, n_videos + 1}
     for name in found:
