@@ -19,11 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from scipy import sparse  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from ranker.interactions import Sparse
 from ranker.models.factors import Factors, fingerprint, folded_in, watched
 from ranker.models.learning import LearningConfig, Rows, learn, seed_of, shuffled
 from ranker.models.model import Arrays, Reason, Run, check_fit
@@ -104,17 +102,13 @@ class Bpr:
         memory = folded_in(own[had], videos, history[had])
         self._factors = Factors(own, videos, memory, bias, data.seen_videos)
 
-    def _weights(self, log: ActLog, viewers: Integers) -> Sparse:
-        known = np.append(self._factors.known, False)[np.minimum(viewers, len(self._factors.own))]
-        return (sparse.diags((~known).astype(np.float32)) @ watched(log, viewers)).tocsr()
-
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`. Videos without an act in training get the lowest score of the others."""
-        return self._factors.score(viewers, self._weights(log, viewers), log.n_videos)
+        return self._factors.score(viewers, self._factors.strangers(log, viewers), log.n_videos)
 
     def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:
         """The viewer's factor (for a new viewer: each watched video) and the video's bias."""
-        return self._factors.explain(viewer, self._weights(log, np.array([viewer], np.int64)), video)
+        return self._factors.explain(viewer, self._factors.strangers(log, np.array([viewer], np.int64)), video)
 
     def arrays(self) -> Arrays:
         """See `Model.arrays`."""

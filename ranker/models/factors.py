@@ -56,10 +56,11 @@ class Factors:
         found[trained] = self.own[viewers[trained]]
         return found
 
-    def score(self, viewers: Integers, weights: Sparse, n_videos: int) -> Float32:
+    def score(self, viewers: Integers, weights: Sparse, n_videos: int, context: Float32 | float = 0.0) -> Float32:
         """float32 [len(viewers), n_videos]. `weights`: sparse [len(viewers), n_videos], the weight of each watched
-        video. A video without an act in training gets the floor: the lowest score of the others in its row."""
-        vectors = self.own_of(viewers) + weights[:, : len(self.videos)] @ self.memory
+        video; `context` [len(viewers), dim] is added to the viewers' vectors. A video without an act in training gets
+        the floor: the lowest score of the others in its row."""
+        vectors = self.own_of(viewers) + weights[:, : len(self.videos)] @ self.memory + context
         found = np.zeros((len(viewers), n_videos), np.float32)
         found[:, : len(self.videos)] = vectors @ self.videos.T + self.bias
         unseen = np.append(~self.seen, np.ones(n_videos - len(self.seen), bool))
@@ -67,11 +68,16 @@ class Factors:
             found[:, unseen] = found[:, ~unseen].min(axis=1, keepdims=True)
         return found
 
-    def explain(self, viewer: int, weights: Sparse, video: int) -> list[Reason]:
+    def strangers(self, log: ActLog, viewers: Integers) -> Sparse:
+        """As `watched`, but zeros for viewers whose own vector was learnt, for models that fold in the others alone."""
+        known = np.append(self.known, False)[np.minimum(viewers, len(self.own))]
+        return (sparse.diags((~known).astype(np.float32)) @ watched(log, viewers)).tocsr()
+
+    def explain(self, viewer: int, weights: Sparse, video: int, context: Float32 | float = 0.0) -> list[Reason]:
         """What each watched video, the viewer's own taste and the video's bias add to one score, largest first."""
         if video >= len(self.seen) or not self.seen[video]:
-            lowest = self.score(np.array([viewer], np.int64), weights, max(len(self.seen), video + 1))[0, video]
-            return [Reason("floor", "no acts in training", float(lowest))]
+            lowest = self.score(np.array([viewer], np.int64), weights, max(len(self.seen), video + 1), context)
+            return [Reason("floor", "no acts in training", float(lowest[0, video]))]
         row = weights[:, : len(self.videos)].tocsr()
         shares = row.data * (self.memory[row.indices] @ self.videos[video])
         reasons = [Reason("video", str(j), float(share)) for j, share in zip(row.indices, shares, strict=True)]
@@ -109,6 +115,18 @@ def watched(log: ActLog, viewers: Integers) -> Sparse:
     inside = viewers < log.n_viewers
     rows = log.binary[np.where(inside, viewers, 0)]
     scale = inside / np.sqrt(np.maximum(np.diff(rows.indptr), 1))
+    found: Sparse = (sparse.diags(scale.astype(np.float32)) @ rows).tocsr()
+    found.eliminate_zeros()
+    return found
+
+
+def fading(log: ActLog, viewers: Integers, half_rank: float) -> Sparse:
+    """The same shape, where late videos count more: exp(-rank / half_rank) times whatever makes the squares of a row
+    sum to one, as they do in `watched`."""
+    inside = viewers < log.n_viewers
+    rows = log.fading(half_rank)[np.where(inside, viewers, 0)]
+    length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    scale = inside / np.where(length > 0, length, 1)
     found: Sparse = (sparse.diags(scale.astype(np.float32)) @ rows).tocsr()
     found.eliminate_zeros()
     return found

@@ -1,4 +1,6 @@
-"""LightGCN: vectors of viewers and videos, averaged over their neighbours in the graph of who had what (He et al. 2020).
+"""LightGCN: vectors of viewers and videos, averaged over their neighbours in the graph of who had what.
+
+He et al. 2020:
 
     e(0) is learnt      e_u(k+1) = sum over i of e_i(k) / sqrt(|N(u)| |N(i)|), and the same the other way round
     e = mean of e(0) .. e(layers)                  score(u, i) = e_u . e_i
