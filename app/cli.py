@@ -16,6 +16,7 @@ import typer
 
 from app import queue_commands
 from app.dead_commands import dead
+from app.job_commands import jobs
 from app.key_commands import key
 from app.ranker_commands import ranker
 from app.reembed_commands import reembed
@@ -37,6 +38,7 @@ app = typer.Typer(
 train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_help=True)
 app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
+app.add_typer(jobs, name="jobs")
 app.add_typer(key, name="key")
 app.add_typer(ranker, name="ranker")
 queue_commands.add_to(app)
@@ -252,6 +254,9 @@ def train_ranker(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the model.")
     ] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Serve it, if it is better than what is served.")] = False,
+    job: Annotated[
+        bool, typer.Option("--job", help="Let a worker do it; `reelsense jobs` tells how far it is.")
+    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -260,6 +265,17 @@ def train_ranker(
     from app.ranker_training import parsed_settings
     from app.training import leads
 
+    if job:
+        from app.job_commands import show_submitted
+        from app.ranker_training import submitted
+
+        answer(
+            as_json,
+            data,
+            lambda reelsense: submitted(reelsense, model, seed, parsed_settings(settings or []), promote=promote),
+            show_submitted,
+        )
+        return
     if not leads():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends; the first one says it all
 

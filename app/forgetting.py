@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from app.ranker_models import forget_in_rankers, held_in_rankers
+from app.ranker_models import forget_checkpoints, forget_in_rankers, held_in_rankers
 from store.errors import InputError, PassingError
 from store.journal import Journal
 
@@ -38,6 +38,7 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
     assert until is not None
     removed |= journal.remove_viewer(user, until)
     rankers = forget_in_rankers(reelsense, [user])
+    removed["checkpoints"] = forget_checkpoints(reelsense)
     removed |= {f"rankers/{title}": 1 for title in rankers}
     found = {f"database/{name}": count for name, count in log.held_of(user, until).items() if count}
     found |= journal.held_of(user, until)

@@ -190,6 +190,24 @@ def forget_in_rankers(reelsense: ReelSense, users: Collection[str]) -> dict[str,
     return changed
 
 
+def forget_tombstoned(reelsense: ReelSense) -> dict[str, str]:
+    """The same for everybody who was ever forgotten, by the tombstones."""
+    from store.own_tables import transaction
+
+    found = {name for title in titles(reelsense.objects) for name in viewers_of(reelsense.objects, title) if name}
+    with transaction(reelsense.catalogue) as connection:
+        gone = reelsense.event_log.tombstones.until(connection, found)
+    return forget_in_rankers(reelsense, gone.keys()) if gone else {}
+
+
+def forget_checkpoints(reelsense: ReelSense) -> int:
+    """Delete what unfinished runs of this machine have learnt: how many files. Such a run begins anew."""
+    found = list((reelsense.settings.data / "training").glob("ranker-*"))
+    for file in found:
+        file.unlink(missing_ok=True)
+    return len(found)
+
+
 def _still_there(reelsense: ReelSense, title: str) -> bool:
     return title in titles(reelsense.objects)
 

@@ -168,6 +168,19 @@ def train_ranker(
     return {"ranker": ranker.title, "card": card}
 
 
+def submitted(
+    reelsense: ReelSense, name: str, seed: int | None, settings: Mapping[str, Any], *, promote: bool
+) -> dict[str, Any]:
+    """Ask a training worker to do it: the job. What makes no sense is refused here and now. Raises as `train_ranker`
+    does before it begins, and `stack.not_running`."""
+    from app.administration import this_user
+    from app.training_worker import submit
+
+    make_model(name, dict(settings) | ({} if seed is None else {"seed": seed}))
+    request = {"model": name, "seed": seed, "settings": dict(settings), "promote": promote}
+    return submit(reelsense.settings, reelsense.catalogue, request, this_user().name).model_dump()
+
+
 def parsed_settings(assignments: Sequence[str]) -> dict[str, Any]:
     """`NAME=VALUE` lines; values are JSON where they are JSON, else text. Raises `settings.invalid`."""
     found: dict[str, Any] = {}

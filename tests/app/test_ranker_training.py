@@ -17,6 +17,7 @@ from app.forgetting import forget
 from app.operations import ReelSense
 from app.ranker_models import champion_of, listed, promote, rollback
 from app.ranker_training import train_ranker, training_data_of
+from app.rebuilding import rebuild
 from ranker.events import KINDS
 from ranker.models.model import Progress, make_model
 from ranker.models.training_data import ActLog, TrainingData
@@ -416,6 +417,18 @@ def test_who_is_forgotten_while_a_model_is_trained_is_not_in_what_is_stored(reel
     (title,) = titles(reelsense.objects)
     assert "viewer 7" not in viewers_of(reelsense.objects, title)
     assert "viewer 8" in viewers_of(reelsense.objects, title)
+
+
+def test_a_bucket_of_before_brings_nobody_back(reelsense: ReelSense) -> None:
+    crowd(reelsense)
+    train_ranker(reelsense, "ease", settings={"regularisation": 1.0})
+    kept = {item.key: reelsense.objects.get(item.key) for item in reelsense.objects.list("models/")}
+    forget(reelsense, "viewer 7")
+    for key, data in kept.items():
+        reelsense.objects.put(key, data)
+    assert any("viewer 7" in viewers_of(reelsense.objects, title) for title in titles(reelsense.objects))
+    rebuild(reelsense)
+    assert not any("viewer 7" in viewers_of(reelsense.objects, title) for title in titles(reelsense.objects))
 
 
 @pytest.mark.parametrize("name", ["popularity", "item_knn", "p3alpha", "als", "ease", "bpr", "lightgcn", "walk"])
