@@ -10,18 +10,22 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app import queue_commands
 from app.dead_commands import dead
+from app.job_commands import jobs
 from app.key_commands import key
 from app.ranker_commands import ranker
 from app.reembed_commands import reembed
 from app.watch_command import watch
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.operations import ReelSense
 
 app = typer.Typer(
     help="ReelSense understands short videos and the people who watch them.",
@@ -34,6 +38,7 @@ app = typer.Typer(
 train = typer.Typer(help="Train what learns from the catalogue.", no_args_is_help=True)
 app.add_typer(train, name="train")
 app.add_typer(dead, name="dead")
+app.add_typer(jobs, name="jobs")
 app.add_typer(key, name="key")
 app.add_typer(ranker, name="ranker")
 queue_commands.add_to(app)
@@ -239,6 +244,52 @@ def train_fusion(
             lambda reelsense: reelsense.train_fusion(seed=seed, steps=steps, on_progress=on_progress),
             show_fusion,
         )
+
+
+@train.command("ranker")
+def train_ranker(
+    model: Annotated[str, typer.Option("--model", help="Which model; a wrong name lists them.")],
+    seed: Annotated[int | None, typer.Option(help="The same seed on the same events is the same run.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the model.")
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="Serve it, if it is better than what is served.")] = False,
+    job: Annotated[
+        bool, typer.Option("--job", help="Let a worker do it; `reelsense jobs` tells how far it is.")
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Train a ranking model on this installation's events, and keep it as a challenger (docs/training-rankers.md)."""
+    from app.ranker_tables import ranker_progress, show_trained
+    from app.ranker_training import parsed_settings
+    from app.training import leads
+
+    if job:
+        from app.job_commands import show_submitted
+        from app.ranker_training import submitted
+
+        answer(
+            as_json,
+            data,
+            lambda reelsense: submitted(reelsense, model, seed, parsed_settings(settings or []), promote=promote),
+            show_submitted,
+        )
+        return
+    if not leads():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends; the first one says it all
+
+    def ask(reelsense: ReelSense) -> dict[str, Any]:
+        given = parsed_settings(settings or [])
+        with contextlib.nullcontext() if as_json or not leads() else ranker_progress(model) as on_progress:
+            found = reelsense.train_ranker(model, seed=seed, settings=given, on_progress=on_progress)
+        if promote and leads():
+            from app.ranker_models import promote as ask_to_serve
+
+            found["promotion"] = ask_to_serve(reelsense, found["ranker"])
+        return found
+
+    answer(as_json, data, ask, show_trained)
 
 
 class ExportFormat(StrEnum):

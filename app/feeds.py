@@ -17,6 +17,7 @@ import structlog
 
 from ranker.audience import Audience
 from ranker.candidates import Candidates, Gathered, Gatherer, Request
+from ranker.champion import Champion
 from ranker.found import WHOLE
 from ranker.group_tastes import GroupTastesCache
 from ranker.newcomers import Picks, blended, share_of_start, starting_profile
@@ -30,6 +31,7 @@ from ranker.video_table import Snapshot, VideoTable
 from store.catalogue import Catalogue
 from store.errors import InputError, ReelsenseError
 from store.event_log import EventLog
+from store.objects import ObjectStore
 
 # Of so few videos all are scored, whoever finds them: it costs less than choosing.
 SCORED_WHOLE = 20_000
@@ -49,7 +51,8 @@ class Feed:
 
 
 class Feeds:
-    """Makes feeds. Safe to use from several threads. `table` and `ranking` are asked at each request."""
+    """Makes feeds. Safe to use from several threads. `table` and `ranking` are asked at each request; `objects` is
+    where trained rankers lie (None: none is served)."""
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Feeds:
         profiles: ProfileCache,
         table: Callable[[], VideoTable],
         ranking: Callable[[], Ranking],
+        objects: ObjectStore | None = None,
     ) -> None:
         self.log = EventLog(catalogue)
         self.profiles = profiles
@@ -66,7 +70,8 @@ class Feeds:
         self.tastes = GroupTastesCache(catalogue)
         self.gatherer = Gatherer()
         self._catching_up = threading.Lock()
-        self._sources = sources(self.audience)
+        self.champion = None if objects is None else Champion(catalogue, objects)
+        self._sources = sources(self.audience, self.champion)
 
     def make(
         self,
@@ -107,7 +112,10 @@ class Feeds:
         return Feed(found, gathered.left_out)
 
     def _follow(self, snapshot: Snapshot) -> None:
-        """Bring the audience up to date: at once when little is new, else beside the requests."""
+        """Bring the audience up to date: at once when little is new, else beside the requests; and see which trained
+        ranker is served."""
+        if self.champion is not None:
+            self.champion.refresh()
         behind = self.log.highest() - self.audience.last
         first = self.audience.crowd is None
         if behind <= FOLLOWED_AT_ONCE:

@@ -1,8 +1,9 @@
 """`reelsense forget`: a viewer's events are deleted everywhere, and what was done is proved.
 
 In this order, so that a crash between two steps leaves the viewer refused and the rest to be done again:
-tombstone and rows of the database (one transaction), tombstone in object storage, segments of the journal. Then all is
-read again, and the proof says what was found: nothing. The proof names the viewer by the keyed hash alone.
+tombstone and rows of the database (one transaction), tombstone in object storage, segments of the journal,
+trained rankers. Then all is read again, and the proof says what was found: nothing. The proof names the viewer by the
+keyed hash alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from app.ranker_models import forget_checkpoints, forget_in_rankers, held_in_rankers
 from store.errors import InputError, PassingError
 from store.journal import Journal
 
@@ -35,11 +37,17 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
     until = log.tombstones.until_of(user)
     assert until is not None
     removed |= journal.remove_viewer(user, until)
+    rankers = forget_in_rankers(reelsense, [user])
+    removed["checkpoints"] = forget_checkpoints(reelsense)
+    removed |= {f"rankers/{title}": 1 for title in rankers}
     found = {f"database/{name}": count for name, count in log.held_of(user, until).items() if count}
     found |= journal.held_of(user, until)
+    found |= held_in_rankers(reelsense, user)
     if found:
         raise PassingError(
-            "store.unavailable", f"Events are still found in {sorted(found)[0]}.", hint="Run `reelsense forget` again."
+            "store.unavailable",
+            f"The viewer is still found in {sorted(found)[0]}.",
+            hint="Run `reelsense forget` again.",
         )
     return {
         "digest": tombstone.rpartition("/")[2].removesuffix(".json"),
@@ -48,6 +56,7 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
         "until": until,
         "removed": {place: count for place, count in removed.items() if count},
         "found": found,
+        "rankers": rankers,
         "write_ahead_log_emptied": emptied,
         "scanned": {"tables": 2, "segments": journal.segments()},
     }

@@ -373,6 +373,12 @@ class ReelSense:
 
         return training.train_fusion(self, **options)
 
+    def train_ranker(self, model: str, **options: Any) -> dict[str, Any]:
+        """See `app.ranker_training.train_ranker`."""
+        from app import ranker_training
+
+        return ranker_training.train_ranker(self, model, **options)
+
     def export(self, form: Literal["parquet", "npy"], folder: Path) -> dict[str, Any]:
         """Write the vectors of every video that is ready, aligned by id (see `app.exporting`)."""
         from app import exporting
@@ -432,7 +438,7 @@ class ReelSense:
         """What feeds are made from, kept from request to request."""
         from app.feeds import Feeds
 
-        return Feeds(self.catalogue, self.profiles, lambda: self.table, self.ranker_file.current)
+        return Feeds(self.catalogue, self.profiles, lambda: self.table, self.ranker_file.current, self.objects)
 
     def recommend(self, user: str, k: int, **request: Any) -> dict[str, Any]:
         """A viewer's feed, each video with its score, the terms that add up to it, the reasons, what rules moved, and

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-ranker = typer.Typer(help="The ranker's weights and rules (docs/feed.md).", no_args_is_help=True)
+ranker = typer.Typer(
+    help="The ranker's weights and rules (docs/feed.md), and its trained models (docs/training-rankers.md).",
+    no_args_is_help=True,
+)
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)
@@ -37,6 +40,49 @@ def check(
         ranking = read(file)
         document = {"file": str(file), "ranking": ranking.model_dump(mode="json")}
         print_json(document) if as_json else typer.echo(render(ranking), nl=False)
+
+
+@ranker.command("models")
+def models(data: Data = None, as_json: Json = False) -> None:
+    """The trained rankers, newest first, and which of them is served."""
+    from app.cli import answer
+    from app.ranker_models import listed
+    from app.ranker_tables import show_models
+
+    answer(as_json, data, listed, show_models)
+
+
+@ranker.command("promote")
+def promote(
+    model: Annotated[
+        str, typer.Argument(help="NAME/VERSION, its beginning, or NAME for the newest.", metavar="RANKER")
+    ],
+    margin: Annotated[float, typer.Option(help="By how much more NDCG@10 it has to be better.")] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Serve it though it is not better; its card says so.")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Serve a trained ranker, if it is better than what is served on what was held back from it."""
+    from app import ranker_models
+    from app.cli import answer
+    from app.ranker_tables import show_promotion
+
+    answer(
+        as_json,
+        data,
+        lambda reelsense: ranker_models.promote(reelsense, model, margin=margin, force=force),
+        show_promotion,
+    )
+
+
+@ranker.command("rollback")
+def rollback(data: Data = None, as_json: Json = False) -> None:
+    """Serve what was served before the last switch, which may be no trained ranker at all."""
+    from app import ranker_models
+    from app.cli import answer
+    from app.ranker_tables import show_served
+
+    answer(as_json, data, ranker_models.rollback, show_served)
 
 
 def shown(data: Path) -> dict[str, Any]:

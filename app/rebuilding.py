@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.ranker_models import forget_tombstoned
 from store.artifacts import digest, is_video_id, metadata_key, source_key
 from store.catalogue import Video
 from store.errors import ReelsenseError
@@ -47,6 +48,8 @@ def rebuild(reelsense: ReelSense) -> dict[str, Any]:
     for video in sorted(restored, key=lambda video: (video.uploaded_at, video.id)):
         reelsense.catalogue.put_video(video)
     journal = Journal(reelsense.objects, reelsense.catalogue).restore()
+    # An older copy of the bucket may hold rankers that were trained with somebody who was forgotten since.
+    rankers = forget_tombstoned(reelsense)
     reelsense.graph.refresh()
     reelsense.graph.repair()
     states = reelsense.graph.states(reelsense.catalogue.videos())
@@ -59,6 +62,7 @@ def rebuild(reelsense: ReelSense) -> dict[str, Any]:
         "events": journal["events"],
         "set_aside": journal["set-aside"],
         "forgotten": journal["forgotten"],
+        "rankers": rankers,
         "publications": journal["publications"],
         "choices": journal["choices"],
     }

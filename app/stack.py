@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from app.scaling import Scaling
-from store.errors import ReelsenseError, StackError
+from store.batch_jobs import BatchJobs
+from store.catalogue import Catalogue
+from store.errors import PassingError, ReelsenseError, StackError
 from store.settings import Settings, load_settings
 from workers import embedded_broker
 from workers.worker import die_with_parent
@@ -32,6 +34,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
+JOBS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Stack:
     with_api: bool
     parts: list[Part] = field(default_factory=list)
     stopping: bool = False
+    next_training: float = 0.0
 
     def serve(self, on_ready: Callable[[StackInfo], None] | None = None) -> None:
         """Start every part, restart what dies, sweep now and then; on SIGTERM or SIGINT stop them in order.
@@ -196,6 +200,7 @@ class Stack:
 
         logs.configure(settings, service="stack")
         feeder = self._python("feeder", environment, "workers.feeder")
+        trainer = self._python("trainer", environment, "app.training_worker", "--name", "trainer")
         with reporting(settings, "stack"):
             while not self.stopping:
                 self._scale(scaling, environment)
@@ -204,6 +209,9 @@ class Stack:
                 if feeder not in self.parts and sweeper.has_jobs():
                     self.parts.append(feeder)
                     self._start(feeder)
+                if trainer not in self.parts and self._has_training(sweeper.graph.catalogue):
+                    self.parts.append(trainer)
+                    self._start(trainer)
                 sweeper.now_and_then()
                 time.sleep(0.2)
             sweeper.write_journal()
@@ -232,6 +240,16 @@ class Stack:
                 )
 
         return Part(name, start)
+
+    def _has_training(self, catalogue: Catalogue) -> bool:
+        """Whether a batch job is open; asks once in `JOBS_SECONDS` and says no in between. A worker for those starts
+        with the first one: most installations have none."""
+        if time.monotonic() < self.next_training:
+            return False
+        self.next_training = time.monotonic() + JOBS_SECONDS
+        with contextlib.suppress(PassingError):
+            return BatchJobs(catalogue).any_open()
+        return False
 
     def _scale(self, scaling: Scaling, environment: dict[str, str]) -> None:
         """Start the workers that are wanted and not there; let those that are not wanted finish, and forget them."""

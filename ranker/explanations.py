@@ -509,6 +509,7 @@ SOURCE_TEXTS: dict[str, str] = {
     "followed": "New from those whom you follow.",
     "trending": "Watched at present.",
     "fresh": "New, and looking for its audience.",
+    "model": "Ranked high for you by what was learnt from what viewers watch.",
 }
 
 

@@ -25,6 +25,7 @@ QUOTAS: dict[str, int] = {
     "followed": 100,
     "trending": 100,
     "fresh": 100,
+    "model": 200,
 }
 
 

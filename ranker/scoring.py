@@ -63,6 +63,7 @@ SOURCES: dict[str, float] = {
     "followed": 0.1,
     "trending": 0.1,
     "fresh": 0.1,
+    "model": 0.3,
 }
 
 

@@ -7,6 +7,7 @@ similar_viewers  what people of the same taste liked
 followed         the newest of the creators whom the viewer follows
 trending         what is watched now: in the world, in the region, by speakers of the language
 fresh            new and little-shown videos, tried on whom they may suit (`ranker.exploration`)
+model            what the trained ranker that is served scores highest (`ranker.champion`)
 
 What a source knows of others comes from the `Audience`; whom it is for is always the live profile of the request.
 """
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 from ranker.audience import Audience, Crowd
 from ranker.candidates import Candidates, Request, Rows, Source
+from ranker.champion import Champion, ModelSource
 from ranker.exploration import audiences, fits, posterior, prior_means, stream_of
 from ranker.found import QUOTAS
 from ranker.profiles import Profile
@@ -47,8 +49,8 @@ class Wanted:
     videos: tuple[str, ...] = ()
 
 
-def sources(audience: Audience) -> list[Source]:
-    """All sources, in the order of `QUOTAS`."""
+def sources(audience: Audience, champion: Champion | None = None) -> list[Source]:
+    """All sources, in the order of `QUOTAS`; without a champion `model` finds nothing."""
     return [
         Interest(),
         CoWatch(audience),
@@ -57,6 +59,7 @@ def sources(audience: Audience) -> list[Source]:
         Followed(),
         TrendingNow(audience),
         Fresh(audience),
+        ModelSource(champion),
     ]
 
 

@@ -62,6 +62,15 @@ def learnt_model_card_key(name: str, version: str) -> str:
     return f"models/{name}/{version}.md"
 
 
+RANKERS = "models/rankers/"
+
+
+def ranker_key(name: str, version: str, part: str) -> str:
+    """Where a part of a trained ranker lies: `safetensors` (what was learnt), `ids.json` (its videos and tags, by
+    number), `viewers.json` (its viewers, by number), `json` and `md` (its card)."""
+    return f"{RANKERS}{name}/{version}.{part}"
+
+
 def token_arrays(tokens: Tokens) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays under which an artifact keeps tokens."""
     return {

@@ -44,9 +44,9 @@ def create_app(settings: Settings) -> Celery:
             hint="Start one with `reelsense up`, add `--wait`, or set REELSENSE_BROKER.",
         )
     app = Celery("reelsense", broker=settings.broker, set_as_current=False)
-    redis = settings.broker.startswith("redis")
+    redis = _is_redis(settings)
     app.conf.update(
-        task_queues=[Queue(name, durable=True) if redis else _quorum_queue(name) for name in QUEUES],
+        task_queues=[queue_named(name, settings) for name in QUEUES],
         task_default_queue=QUEUES[0],
         task_create_missing_queues=False,
         task_serializer="json",
@@ -73,6 +73,15 @@ def create_app(settings: Settings) -> Celery:
     app.task(bind=True, name=TASK, max_retries=MOST_RETRIES)(_run_stage)
     app.reelsense_settings = settings
     return app
+
+
+def queue_named(name: str, settings: Settings) -> Queue:
+    """A queue that outlives its broker's restart, of the kind that the broker of these settings has."""
+    return Queue(name, durable=True) if _is_redis(settings) else _quorum_queue(name)
+
+
+def _is_redis(settings: Settings) -> bool:
+    return settings.broker.startswith("redis")
 
 
 def _quorum_queue(name: str) -> Queue:

@@ -13,13 +13,17 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
 from store.settings import Settings, load_settings
 from workers import logs
 from workers.reporting import Reporter
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 PR_SET_PDEATHSIG = 1
 # How long a worker that was told to stop goes on with the stage at hand, before it hands it back. Container engines
@@ -98,8 +102,11 @@ def limit_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def run(settings: Settings, queues: list[str], name: str) -> None:
-    """Serve `queues` until told to stop (SIGTERM: finish the stage at hand, then leave)."""
+def run(
+    settings: Settings, queues: list[str], name: str, make: Callable[[Settings], Celery] | None = None
+) -> None:
+    """Serve `queues` until told to stop (SIGTERM: finish the stage at hand, then leave). `make` makes an application
+    with other tasks than the stages."""
     from celery.utils.nodenames import host_format
 
     from workers import following
@@ -108,7 +115,7 @@ def run(settings: Settings, queues: list[str], name: str) -> None:
     limit_threads(settings.threads)
     logs.configure(settings, service="worker", worker=name)
     _Process.settings, _Process.name = settings, name
-    app = create_app(settings)
+    app = (make or create_app)(settings)
     following.install(app, settings, host_format(f"{name}@%h"), queues)
     app.worker_main(
         [
