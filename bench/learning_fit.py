@@ -68,12 +68,6 @@ class Fit:
         told = hashlib.sha256(json.dumps([self.model, self.settings, self.later, self.seed], sort_keys=True).encode())
         spec = importlib.util.find_spec(MODELS[self.model].partition(":")[0])
         names = ["models/learning.py", "evaluation.py", "assessing.py", "../bench/learning_data.py"]
-            "ranker/models/learning.py",
-            "ranker/evaluation.py",
-            "ranker/assessing.py",
-            "bench/learning_data.py",
-            "bench/new_videos.py",
-        ]
         paths = [SOURCES / "ranker" / name for name in [*names, "../bench/new_videos.py"]]
         if spec is not None and spec.origin is not None:
             paths.append(Path(spec.origin))
