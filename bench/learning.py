@@ -73,7 +73,8 @@ def hybrids(folder: Path, fits: Sequence[Fit], seeds: int) -> list[Fit]:
         if len(kept) < 2:
             continue
         draws = any(fit.seed for fit in fits if fit.name in kept and (fit.dataset, fit.split) == (dataset, split))
-        first = replace(fit_of(dataset, split, HYBRID, given, 0), members=kept)
+        upon = " ".join(sorted(fit.mark() for fit in fits if (fit.dataset, fit.split) == (dataset, split)))
+        first = replace(fit_of(dataset, split, HYBRID, given, 0), members=kept, upon=upon)
         found += [replace(first, seed=seed) for seed in range(seeds if draws else 1)]
     return found
 

@@ -8,8 +8,8 @@ which the hybrid is blended from. A fit that was cut goes on from its checkpoint
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
-import importlib.util
 import json
 import time
 from collections.abc import Mapping
@@ -47,7 +47,8 @@ OURS = ("model", "later")
 @dataclass(frozen=True)
 class Fit:
     """What is fitted: `name` is the row's, `model` the constructor's, `settings` the constructor's arguments without a
-    seed; `later`: whether test is asked with validation as history. For the hybrid, `members`: labels of rows."""
+    seed; `later`: whether test is asked with validation as history. For the hybrid, `members`: labels of rows, and `upon`
+    names what they were fitted with."""
 
     dataset: str
     split: str
@@ -57,6 +58,7 @@ class Fit:
     later: bool
     seed: int
     members: tuple[str, ...] = ()
+    upon: str = ""
 
     @property
     def folder(self) -> Path:
@@ -65,15 +67,26 @@ class Fit:
 
     def mark(self) -> str:
         """Names the settings and the code that a result was made with."""
-        told = hashlib.sha256(json.dumps([self.model, self.settings, self.later, self.seed], sort_keys=True).encode())
-        spec = importlib.util.find_spec(MODELS[self.model].partition(":")[0])
-        names = ["models/learning.py", "evaluation.py", "assessing.py", "../bench/learning_data.py"]
-        paths = [SOURCES / "ranker" / name for name in [*names, "../bench/new_videos.py"]]
-        if spec is not None and spec.origin is not None:
-            paths.append(Path(spec.origin))
-        for path in paths:
+        said = [self.model, self.settings, self.later, self.seed, self.members, self.upon]
+        told = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        for path in sources_of(self.model):
             told.update(path.read_bytes())
         return told.hexdigest()[:16]
+
+
+def sources_of(model: str) -> list[Path]:
+    """The files of the ranker that a model's results depend on: its own, whatever they import, and how is measured."""
+    waiting = [MODELS[model].partition(":")[0], "ranker.assessing", "bench.learning_data", "bench.new_videos"]
+    found: set[Path] = set()
+    while waiting:
+        path = SOURCES / f"{waiting.pop().replace('.', '/')}.py"
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ranker."):
+                waiting.append(node.module)
+    return sorted(found)
 
 
 def fit_of(dataset: str, split: str, name: str, given: Mapping[str, Any], seed: int) -> Fit:

@@ -118,7 +118,7 @@ def test_a_model_that_cannot_be_fitted_costs_the_others_nothing(tmp_path: Path) 
     assert found["models"]["hybrid"]["error"]["code"] == "ranker.too_few_events"
     assert found["best_by_validation"] == "popularity"
     assert found["viewers_without_training"] == 5
-    assert found["models"]["popularity"]["groups"]["few_events"]["viewers"] == 3
+    assert found["models"]["popularity"]["groups"]["few_events"]["viewers"] == 2
 
 
 def test_what_cannot_be_evaluated_is_told(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
