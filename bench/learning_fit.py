@@ -47,8 +47,8 @@ OURS = ("model", "later")
 @dataclass(frozen=True)
 class Fit:
     """What is fitted: `name` is the row's, `model` the constructor's, `settings` the constructor's arguments without a
-    seed; `later`: whether test is asked with validation as history. For the hybrid, `members`: labels of rows, and `upon`
-    names what they were fitted with."""
+    seed; `later`: whether test is asked with validation as history. For the hybrid, `members`: labels of rows, and
+    `upon` names what they were fitted with."""
 
     dataset: str
     split: str

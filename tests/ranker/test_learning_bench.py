@@ -68,12 +68,16 @@ def test_a_model_that_is_not_there_is_passed_over_aloud(folder: Path, capsys: py
 def test_a_change_of_settings_makes_a_result_stale() -> None:
     fit = fit_of("ml-100k", "random", "ease", {"regularisation": 5.0}, 0)
     assert fit.mark() == fit_of("ml-100k", "random", "ease", {"regularisation": 5.0}, 0).mark()
-    others = [
-        fit_of("ml-100k", "random", "ease", {"regularisation": 6.0}, 0),
-        replace(fit, seed=1),
-        replace(fit, later=True),
-    ]
+    others = [fit_of("ml-100k", "random", "ease", {"regularisation": 6.0}, 0), replace(fit, seed=1)]
+    others += [replace(fit, later=True), replace(fit, upon="members fitted anew")]
     assert fit.mark() not in {other.mark() for other in others}
+
+
+def test_a_result_depends_on_the_code_of_its_model() -> None:
+    names = {path.name for path in sources_of("ease")}
+    assert {"ease.py", "histories.py", "interactions.py", "evaluation.py"} <= names
+    assert "blending.py" in {path.name for path in sources_of("hybrid")}
+    assert "sasrec.py" not in names
 
 
 def run(fits: list[Fit], dataset: Dataset, work: Path) -> None:
