@@ -220,7 +220,7 @@ class Hybrid:
         candidates = np.zeros(data.log.n_videos, bool)
         candidates[drawn] = True
         log = _without(data.log, candidates)
-        if len(content) < 2 or len(drawn) < 2 or int((log.values > 0).sum()) < 2:
+        if not content or len(drawn) < 2 or int((log.values > 0).sum()) < 2:
             return None
         held = data.log.binary.multiply(candidates[None, :].astype(np.float32)).tocsr()
         held.eliminate_zeros()
@@ -238,24 +238,15 @@ class Hybrid:
         self.line = np.array([1.0, 0.0])
         if not content.any():
             return {"cold": "none: no member of content"}
-        labels = [label for label, yes in zip(self.members, content, strict=True) if yes]
         facts: dict[str, Any] = {}
         own = self.weights.mean(axis=0) * content
         self.cold_weights = own / own.sum() if own.sum() > 0 else content / content.sum()
-        if check is not None and set(check.members) >= set(labels) and len(labels) > 1:
-            scorers = [lambda viewers, model=check.members[label]: model.score(check.log, viewers) for label in labels]
-            asked = self.config
-            colds = pool_of(
-                scorers,
-                check.log,
-                check.held,
-                each=asked.candidates,
-                viewers=asked.viewers,
-                seed=asked.seed,
-                candidates=check.candidates,
-            )
-            blend = blending.chosen(colds, self.kind, asked.repeats, asked.seed)
-            self.cold_weights[content] = blend.weights
+        if check is not None and (found := self._checked(check)) is not None:
+            blend, labels = found
+            place = {label: number for number, label in enumerate(self.members)}
+            # Who was not asked about videos taken out of training is not trusted with new ones.
+            self.cold_weights = np.zeros(len(content))
+            self.cold_weights[[place[label] for label in labels]] = blend.weights
             facts["cold_validation"] = round(float(blend.each.mean()), 4)
             facts["cold_alone"] = round(float(blend.alone.mean()), 4)
         facts["cold_weights"] = {
@@ -273,6 +264,24 @@ class Hybrid:
         if int(held[pool.viewers][:, ~self.known].nnz) >= LEAST_COLD:
             facts["cold_moved"] = self._moved(pool, cold, float(full.std()))
         return facts | {"line": np.round(self.line, 4).tolist()}
+
+    def _checked(self, check: ColdCheck) -> tuple[Blend, list[str]] | None:
+        """Weights of content on videos that were taken out of training, and whose they are."""
+        labels = [label for label, member in self._ordered().items() if member.of_content and label in check.members]
+        asked = self.config
+        if not labels or not check.held.nnz:
+            return None
+        scorers = [lambda some, model=check.members[label]: model.score(check.log, some) for label in labels]
+        pool = pool_of(
+            scorers,
+            check.log,
+            check.held,
+            each=asked.candidates,
+            viewers=asked.viewers,
+            seed=asked.seed,
+            candidates=check.candidates,
+        )
+        return blending.chosen(pool, self.kind, asked.repeats, asked.seed), labels
 
     def _moved(self, pool: Pool, cold: npt.NDArray[np.bool_], step: float) -> float:
         """Move all videos without acts to where validation has them, and say by how many standard deviations."""
