@@ -2,8 +2,8 @@
 
 Inputs and outputs are each a small network over all features of a video, every modality at unit length, in the manner
 of UniSRec (Hou et al., KDD 2022, "Towards Universal Sequence Representation Learning for Recommender Systems").
-Training's softmax is over the videos that were watched: what nobody could watch yet is not taught to be bad. The linear part
-(`transitions`) is what each watched video says of every other, as a ridge regression on the features predicts it.
+Training's softmax is over the videos that were watched: what nobody could watch yet is not taught to be bad. The linear
+part (`transitions`) is what each watched video says of every other, as a ridge regression on the features predicts it.
 
 Who was not in training is scored by his log like everybody else, who has none by what anybody begins with. A video with
 neither features nor acts in training, or that came after it, gets the lowest score.
