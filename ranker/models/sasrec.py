@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from ranker.models.learning import seed_of
 from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.sasrec_content import SasRecContent as SasRecContent
-from ranker.models.sequence_network import NumberedVideos, SequenceNetwork, Transformer, first_of, marks_of
+from ranker.models.sequence_network import OF_NETWORK, NumberedVideos, SequenceNetwork, Transformer, first_of, marks_of
 from ranker.models.sequence_ranker import SequenceConfig, SequenceRanker, stored, transitions_of
 from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
 
@@ -86,7 +86,7 @@ class SasRec:
 
 def _network(config: SasRecConfig, first: torch.Tensor) -> SequenceNetwork:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, "network"))
+        torch.manual_seed(seed_of(config.seed, OF_NETWORK))
         body = Transformer(config.dim, config.blocks, config.heads, config.context, config.dropout)
         videos = NumberedVideos(first, marks_of(config.dim, config.seed))
         return SequenceNetwork(videos, body, config.dim, config.dropout, config.times, config.acts)

@@ -1,9 +1,9 @@
-"""SASRec over what videos are: vectors of content go in and come out, so that videos which nobody has watched are ranked.
+"""SASRec over what videos are: vectors of content go in and come out, so that videos that nobody watched are ranked.
 
-Inputs and outputs are each a small network over all features of a video, every modality at unit length, in the manner of
-UniSRec (Hou et al., KDD 2022, "Towards Universal Sequence Representation Learning for Recommender Systems"). Training's
-softmax is over the videos that were watched: what nobody could watch yet is not taught to be bad. The linear part
-(`transitions`) is what each watched video says of every other, as a ridge regression on the features predicts it.
+Inputs and outputs are each a small network over all features of a video, every modality at unit length, in the manner
+of UniSRec (Hou et al., KDD 2022, "Towards Universal Sequence Representation Learning for Recommender Systems").
+Training's softmax is over the videos that were watched: what nobody could watch yet is not taught to be bad. The linear
+part (`transitions`) is what each watched video says of every other, as a ridge regression on the features predicts it.
 
 Who was not in training is scored by his log like everybody else, who has none by what anybody begins with. A video with
 neither features nor acts in training, or that came after it, gets the lowest score.
@@ -11,6 +11,7 @@ neither features nor acts in training, or that came after it, gets the lowest sc
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -21,7 +22,7 @@ from pydantic import Field, model_validator
 
 from ranker.models.learning import seed_of
 from ranker.models.model import Arrays, Reason, Run, check_fit
-from ranker.models.sequence_network import DescribedVideos, SequenceNetwork, Transformer, marks_of
+from ranker.models.sequence_network import OF_NETWORK, DescribedVideos, SequenceNetwork, Transformer, marks_of
 from ranker.models.sequence_ranker import SequenceConfig, SequenceRanker, stored, transitions_of
 from ranker.models.training_data import ActLog, Content, Float32, Integers, TrainingData
 from ranker.models.transitions import by_content
@@ -70,7 +71,9 @@ class SasRecContent:
             np.flatnonzero(described | data.seen_videos).astype(np.int64),
             described,
         )
-        return self._ranker.train(data, run or Run(), self, (features.tobytes().hex()[:64], features.shape))
+        return self._ranker.train(
+            data, run or Run(), self, (hashlib.sha256(features.tobytes()).hexdigest(), features.shape)
+        )
 
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`."""
@@ -98,8 +101,8 @@ class SasRecContent:
 
 
 def features_of(content: Content, n_videos: int) -> Float32:
-    """float32 [n_videos, f]: all modalities side by side in order of name, each at unit length; the tags, where there is
-    no other feature."""
+    """float32 [n_videos, f]: all modalities side by side in order of name, each at unit length; the tags, where there
+    is no other feature."""
     parts = [content.features[name] for name in sorted(content.features)]
     if not parts and content.tags is not None:
         parts = [np.asarray(content.tags.toarray(), np.float32)]
@@ -111,7 +114,7 @@ def features_of(content: Content, n_videos: int) -> Float32:
 
 def _network(config: SasRecContentConfig, features: torch.Tensor) -> SequenceNetwork:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, "network"))
+        torch.manual_seed(seed_of(config.seed, OF_NETWORK))
         body = Transformer(config.dim, config.blocks, config.heads, config.context, config.dropout)
         videos = DescribedVideos(features, config.dim, marks_of(config.dim, config.seed), config.hidden)
         return SequenceNetwork(videos, body, config.dim, config.dropout, config.times, config.acts)

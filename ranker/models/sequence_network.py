@@ -22,6 +22,8 @@ from ranker.models.transitions import first_vectors
 from ranker.models.watch_sequences import KIND_BUCKETS, SHARE_BUCKETS, STAR_BUCKETS, TIME_BUCKETS, Windows
 
 SMALL = 0.02
+# What is drawn, beside the seed.
+OF_NETWORK, OF_VIDEOS, OF_MARKS = 0, 1, 2
 
 
 class NumberedVideos(nn.Module):
@@ -148,13 +150,13 @@ class SequenceNetwork(nn.Module):
 
 def marks_of(dim: int, seed: int) -> Tensor:
     """float32 [2, dim]: what the vectors of the mark and of the video that is not known begin with."""
-    return 0.1 * torch.randn(2, dim, generator=torch.Generator().manual_seed(seed_of(seed, "marks")))
+    return 0.1 * torch.randn(2, dim, generator=torch.Generator().manual_seed(seed_of(seed, OF_MARKS)))
 
 
 def first_of(log: ActLog, dim: int, seed: int, most_near: int) -> Tensor:
     """float32 [n_videos, dim]: what the vectors of videos begin with. By what is watched near what, where that is asked
     for and there are at most `most_near` videos with acts; at random elsewhere, and where it says nothing."""
-    drawn = 0.1 * torch.randn(log.n_videos, dim, generator=torch.Generator().manual_seed(seed_of(seed, "videos")))
+    drawn = 0.1 * torch.randn(log.n_videos, dim, generator=torch.Generator().manual_seed(seed_of(seed, OF_VIDEOS)))
     near = first_vectors(log, dim, most_near) if most_near else None
     if near is None:
         return drawn

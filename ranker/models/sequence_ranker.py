@@ -66,7 +66,7 @@ class SequenceRanker:
         self.candidates, self.known = candidates, known
 
     def train(self, data: TrainingData, run: Run, model: Model, identity: tuple[Any, ...] = ()) -> dict[str, Any]:
-        """Learn all steps of all viewers. `model`: the one that owns this, for the judge. Returns facts for the card."""
+        """Learn all steps of all viewers. `model`: the owner, for the judge. Returns facts for the card."""
         config, log = self.config, data.log
         sequences = Sequences.of(log, self.known)
         said = np.flatnonzero(data.seen_videos).astype(np.int64)
@@ -160,7 +160,12 @@ class SequenceRanker:
         places = np.concatenate(without)
         variants = ActLog(
             np.repeat(np.arange(len(reach)), [len(part) for part in without]),
-            *(getattr(log, name)[places] for name in ("videos", "at", "values", "watched", "kinds", "ratings")),
+            log.videos[places],
+            log.at[places],
+            log.values[places],
+            log.watched[places],
+            log.kinds[places],
+            log.ratings[places],
             len(reach),
             log.n_videos,
         )

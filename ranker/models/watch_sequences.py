@@ -30,7 +30,8 @@ STAR_BUCKETS = 12
 def time_buckets(seconds: Float64) -> Integers:
     """int64, 1..TIME_BUCKETS-1: the octave of each time, in seconds; below 0 counts as 0."""
     octaves = np.floor(np.log2(np.maximum(seconds, 0) + 1)).astype(np.int64)
-    return np.minimum(octaves + 1, TIME_BUCKETS - 1)
+    found: Integers = np.minimum(octaves + 1, TIME_BUCKETS - 1)
+    return found
 
 
 def share_buckets(shares: npt.NDArray[np.float32]) -> Integers:
