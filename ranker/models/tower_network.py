@@ -106,8 +106,8 @@ class TowerNetwork(nn.Module):
         self.attention = nn.Parameter(0.5 * torch.randn(interests, dim))
         # n ** (power of history) and the strength of content: exp(first + second * log(1 + n)).
         self.strength = nn.Parameter(torch.tensor([1.0, 0.0]))
-        self.maps = nn.ModuleDict()
-        self.looks = nn.ModuleDict()
+        self.maps: Mapping[str, nn.Linear] = nn.ModuleDict()  # type: ignore[assignment]
+        self.looks: Mapping[str, nn.Linear] = nn.ModuleDict()  # type: ignore[assignment]
         self.attend = nn.ParameterDict()
         for place, name in enumerate(self.modalities):
             rows = features[name].float()
@@ -119,7 +119,7 @@ class TowerNetwork(nn.Module):
             self.attend[name] = nn.Parameter(0.5 * torch.randn(interests, here))
         # The logit of a modality: how much of one mind the history is in it, and whose history it is.
         self.agreement = nn.Parameter(torch.zeros(len(self.modalities)))
-        self.taste = nn.Linear(dim, len(self.modalities))
+        self.taste = nn.Linear(dim, max(1, len(self.modalities)))
         for layer in [*self.looks.values(), self.taste]:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

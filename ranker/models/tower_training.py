@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ranker.interactions import Sparse
 from ranker.models.learning import LearningConfig
 from ranker.models.tower_network import TowerNetwork
 from ranker.models.tower_start import neighbours, principal, spectral
-from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
+from ranker.models.training_data import ActLog, Integers, TrainingData
 from store.errors import InputError
 
 # Scales of the ids, strengths of the content and shares of log popularity that are tried before learning starts.
@@ -46,7 +46,8 @@ class TwoTowerConfig(LearningConfig):
     correction: float = Field(1.0, ge=0, le=1, description="Of `batch`: share of log q that is taken off (0: none).")
     start: Literal["spectral", "random"] = Field("spectral", description="Where ids start.")
     popular: float = Field(0.5, ge=0, le=1, description="Of `spectral`: b.")
-    shrink: float = Field(1.0, ge=0, allow_inf_nan=False, description="Of `spectral`: of weak directions.")
+    passes: float = Field(0.5, ge=0, allow_inf_nan=False, description="Of `spectral`: steps of a walk (0: all alike).")
+    anchor: float = Field(0.0, ge=0, allow_inf_nan=False, description="Pull of ids back to where they started.")
     smoothing: float = Field(0.0, ge=0, allow_inf_nan=False, description="How much of its neighbours' ids a video has.")
     attention: Literal["viewer", "uniform"] = Field("viewer", description="Whose weights the modalities have.")
     modalities: tuple[str, ...] | None = Field(None, description="Which ones are used (none given: all there are).")
@@ -82,6 +83,8 @@ class HeldBack:
             )
         share = np.bincount(log.videos[places], minlength=log.n_videos) / len(places)
         self.popularity = torch.from_numpy(share.astype(np.float32))
+        # Where the ids of videos started: (watched, ids), once that is settled.
+        self.anchors: tuple[Tensor, Tensor] | None = None
         self.mark = json.dumps([len(log), log.n_viewers, log.n_videos, float(log.values.sum()), int(pair.sum())])
 
     def drawn(self, viewers: Integers) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,7 +147,13 @@ class HeldBack:
         mask[rows[others], columns[others]] = -torch.inf
         likely = functional.log_softmax(logits + mask, dim=1)[rows[held], targets]
         count = torch.bincount(rows[held], minlength=len(viewers)).clamp_min(1)
-        return -(likely / count[rows[held]]).sum()
+        loss = -(likely / count[rows[held]]).sum()
+        if self.anchors is not None and self.config.anchor:
+            strayed = (network.watched - self.anchors[0]).square().sum() + (
+                network.ids - self.anchors[1]
+            ).square().sum()
+            loss = loss + len(viewers) * self.config.anchor * strayed
+        return loss
 
 
 def begin(data: TrainingData, config: TwoTowerConfig) -> tuple[TowerNetwork, list[str]]:
@@ -159,7 +168,7 @@ def begin(data: TrainingData, config: TwoTowerConfig) -> tuple[TowerNetwork, lis
             network.maps[name].weight.copy_(torch.from_numpy(directions))
             network.maps[name].bias.copy_(torch.from_numpy(offset))
         if config.start == "spectral":
-            watched, ids = spectral(data.log.binary, config.dim, config.popular, config.shrink)
+            watched, ids = spectral(data.log.binary, config.dim, config.popular, config.passes)
             network.watched.copy_(torch.from_numpy(watched))
             network.ids.copy_(torch.from_numpy(ids))
     if config.smoothing:
@@ -207,6 +216,7 @@ def calibrate(network: TowerNetwork, held: HeldBack, config: TwoTowerConfig) -> 
             _set(parameter, value, counts)
             losses[value] = tried()
         _set(parameter, min(losses, key=lambda one: losses[one]), counts)
+    held.anchors = network.watched.clone(), network.ids.clone()
 
 
 def _set(parameter: Tensor, value: float, counts: Tensor) -> None:
