@@ -155,7 +155,7 @@ def acts(world: Planted, shown: int = SHOWN, seed: int = SEED) -> Acts:
             later = number >= (1 - TEST_SHARE) * shown
             for kind, share in _drawn(world, viewer, int(video), stream):
                 worth = _value(kind, share, float(world.seconds[video]))
-                rows.append((viewer, int(video), at, worth, share, KINDS.index(kind), later))  # type: ignore[arg-type]
+                rows.append((viewer, int(video), at, worth, share, KINDS.index(kind), later))
                 at += 1.0
     columns = [np.array(column) for column in zip(*rows, strict=True)]
 
