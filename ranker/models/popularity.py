@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from ranker.models.histories import completed
 from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
 from store.errors import ModelError
@@ -40,13 +41,14 @@ class Popularity:
         self.counts = np.asarray(data.log.binary.sum(axis=0), np.float32).ravel()
         return {"most": float(self.counts.max())}
 
-    def score(self, log: ActLog, viewers: Integers) -> Float32:  # noqa: ARG002
+    def score(self, log: ActLog, viewers: Integers) -> Float32:
         """float32 [len(viewers), n_videos]: the same row for everybody."""
-        return np.tile(self.counts, (len(viewers), 1))
+        rows = np.tile(self.counts, (len(viewers), 1))
+        return completed(rows, np.zeros(len(viewers), bool), self.counts, log.n_videos)
 
     def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:  # noqa: ARG002
         """How many viewers liked it."""
-        return [Reason("popularity", "viewers", float(self.counts[video]))]
+        return [Reason("popularity", "viewers", float(self.counts[video]))] if video < len(self.counts) else []
 
     def arrays(self) -> Arrays:
         """`counts`."""
