@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from scipy import sparse  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from ranker.interactions import Sparse
@@ -45,7 +44,7 @@ class LightGcnConfig(LearningConfig):
     layers: int = Field(2, ge=1, le=8)
     l2: float = Field(1e-3, ge=0, allow_inf_nan=False, description="On the squared lowest vectors, per viewer learnt.")
     heavy: float = Field(1.0, ge=0, le=1, description="A viewer of n videos counts n to this power.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the graph's edges left out of a step.")
+    hide: float = Field(0.0, ge=0, lt=1, description="Share of the edges that a step leaves out, and alone asks for.")
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="Scores are divided by it in the loss.")
     most_candidates: int = Field(20_000, ge=1, description="Videos in a softmax; of more, so many are drawn.")
 
@@ -84,23 +83,25 @@ class LightGcn:
         check_fit(data)
         chosen, asked, log = self.config, run or Run(), data.log
         counts = np.diff(log.binary.indptr)
-        edges, targets = _edges(log), (_scaled(counts, chosen.heavy - 1) @ log.binary).tocsr()
+        edges, targets = _edges(log), log.binary.copy()
+        targets.data *= np.repeat(np.maximum(counts, 1).astype(np.float32) ** np.float32(chosen.heavy - 1), counts)
         learners = np.flatnonzero(counts).astype(np.int64)
         network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed, "network"))
         flat = torch.zeros(log.n_videos)
 
         def loss_of(rows: Rows) -> Tensor:
             some = learners[rows]
-            kept = edges
-            if chosen.dropout:
-                kept = edges.copy()
-                stay = torch.rand(edges.nnz).numpy() >= chosen.dropout
-                kept.data = np.where(stay, kept.data / np.float32(1 - chosen.dropout), np.float32(0))
+            kept, asked_for = edges, targets
+            if chosen.hide:
+                hidden = torch.rand(edges.nnz).numpy() < chosen.hide
+                kept, asked_for = edges.copy(), targets.copy()
+                kept.data = np.where(hidden, np.float32(0), kept.data / np.float32(1 - chosen.hide))
+                asked_for.data = np.where(hidden, targets.data, np.float32(0))
             viewers, videos = network.propagated(kept, chosen.layers)
             vectors = viewers[torch.from_numpy(some)] / chosen.temperature
             size = network.viewers[torch.from_numpy(some)].square().sum()
             size = size + network.videos.square().sum() * (len(rows) / len(learners))
-            found = softmax_loss(vectors, videos, flat, targets[some], data.seen_videos, chosen.most_candidates)
+            found = softmax_loss(vectors, videos, flat, asked_for[some], data.seen_videos, chosen.most_candidates)
             return found + chosen.l2 * size
 
         def judge() -> float:
@@ -155,11 +156,7 @@ class LightGcn:
 
 def _edges(log: ActLog) -> Sparse:
     """CSR float32 [n_viewers, n_videos]: 1 / sqrt(|N(u)| |N(i)|) where u had i (equation 3)."""
-    binary = log.binary
-    of_videos = np.asarray(binary.sum(axis=0)).ravel()
-    return (_scaled(np.diff(binary.indptr), -0.5) @ binary @ _scaled(of_videos, -0.5)).tocsr()
-
-
-def _scaled(counts: npt.NDArray[Any], power: float) -> Sparse:
-    """A diagonal matrix of counts to a power; 1 where there are none."""
-    return sparse.diags((np.maximum(counts, 1).astype(np.float64) ** power).astype(np.float32))
+    found = log.binary.copy()
+    of_viewers, of_videos = np.diff(found.indptr), np.bincount(found.indices, minlength=log.n_videos)
+    found.data = (1 / np.sqrt(np.repeat(of_viewers, of_viewers) * of_videos[found.indices])).astype(np.float32)
+    return found
