@@ -16,6 +16,7 @@ import typer
 
 from app import queue_commands
 from app.dead_commands import dead
+from app.evaluate_commands import evaluate
 from app.job_commands import jobs
 from app.key_commands import key
 from app.ranker_commands import ranker
@@ -44,6 +45,7 @@ app.add_typer(ranker, name="ranker")
 queue_commands.add_to(app)
 app.add_typer(reembed, name="reembed")
 app.command("watch")(watch)
+app.command("evaluate")(evaluate)
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of this installation.", show_default=False)

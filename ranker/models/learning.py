@@ -169,7 +169,7 @@ def _step(
     return float(total)
 
 
-def seed_of(*numbers: int) -> int:
+def seed_of(*numbers: int | str) -> int:
     """A seed of 63 bits from several numbers; nearby ones give unlike seeds."""
     return int.from_bytes(hashlib.sha256(json.dumps(numbers).encode()).digest()[:8], "big") >> 1
 

@@ -1,0 +1,92 @@
+"""SASRec: what a viewer wants next, by attention over what he watched (Kang and McAuley 2018).
+
+What differs from the paper: softmax over all videos and not single negatives (which is what makes it strong: Klenitskiy
+and Vasilev 2023, "Turning Dross Into Gold Loss"), the time between acts, watched shares, kinds and stars beside the
+videos, vectors that begin in closed form, and a linear part beside the network (`transitions`).
+
+Who was not in training is scored by his log like everybody else, who has none by what anybody begins with. Videos that
+training did not see get the lowest score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, model_validator
+
+from ranker.models.learning import seed_of
+from ranker.models.model import Arrays, Reason, Run, check_fit
+from ranker.models.sasrec_content import SasRecContent as SasRecContent
+from ranker.models.sequence_network import NumberedVideos, SequenceNetwork, Transformer, first_of, marks_of
+from ranker.models.sequence_ranker import SequenceConfig, SequenceRanker, stored, transitions_of
+from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
+
+
+class SasRecConfig(SequenceConfig):
+    """`dim` is a multiple of `heads`."""
+
+    blocks: int = Field(1, ge=1, le=24)
+    heads: int = Field(2, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"`dim` must be a multiple of `heads`, got {self.dim} and {self.heads}")
+        return self
+
+
+class SasRec:
+    """A causal Transformer over watched videos."""
+
+    name: ClassVar[str] = "sasrec"
+
+    def __init__(self, **settings: Any) -> None:
+        self.config = SasRecConfig(**settings)
+        self._ranker: SequenceRanker
+
+    def fit(self, data: TrainingData, run: Run | None = None) -> dict[str, Any]:
+        """See `Model.fit`."""
+        check_fit(data)
+        network = _network(self.config, first_of(data.log, self.config.dim, self.config.seed, self._near()))
+        self._ranker = SequenceRanker(
+            self.config,
+            network,
+            transitions_of(data, self.config),
+            np.flatnonzero(data.seen_videos).astype(np.int64),
+            data.seen_videos,
+        )
+        return self._ranker.train(data, run or Run(), self)
+
+    def _near(self) -> int:
+        return self.config.linear.most_videos if self.config.begin_near else 0
+
+    def score(self, log: ActLog, viewers: Integers) -> Float32:
+        """See `Model.score`."""
+        return self._ranker.score(log, viewers)
+
+    def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:
+        """By watched video, what the score would lose without it, and what they say together."""
+        return self._ranker.explain(log, viewer, video)
+
+    def arrays(self) -> Arrays:
+        """See `Model.arrays`."""
+        return self._ranker.arrays()
+
+    @classmethod
+    def from_arrays(cls, config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """See `Model.from_arrays`."""
+        made = cls(**config)
+        made._ranker = stored(made.config, arrays, lambda n: _network(made.config, torch.zeros(n, made.config.dim)))
+        return made
+
+
+def _network(config: SasRecConfig, first: torch.Tensor) -> SequenceNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "network"))
+        body = Transformer(config.dim, config.blocks, config.heads, config.context, config.dropout)
+        videos = NumberedVideos(first, marks_of(config.dim, config.seed))
+        return SequenceNetwork(videos, body, config.dim, config.dropout, config.times, config.acts)
