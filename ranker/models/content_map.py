@@ -5,13 +5,13 @@ Cosine alone takes all of an encoder's directions for equally important; viewers
 nobody has watched (Gantner et al. 2010, "Learning attribute-to-feature mappings for cold-start recommendations").
 
     y(i) = M' f_i,    M = (F' D F + ridge * mean(D) I)^-1 F' D Y         over watched videos, D = diag(acts^weighting)
-    score(u, i) = x_u . y(i)  +  closeness * scale * cos(history of u, content of i)
+    score(u, i) = x_u . y(i)  +  closeness * scale * nearness of i to the history of u  (`ranker.models.content`)
 
 Every video is scored by what it is, watched or not, so that nothing in a viewer's list depends on how old a video is.
 Where no `ridge` is given it is the one that tells each watched video best from all the others (leave-one-out in closed
 form, by the hat matrix): the map is fitted to serve videos it has not seen. On thin data (TikTok: nine acts a video)
-little of the factors can be told by a linear map, and what remains is closeness, which needs no learning: `scale` is
-the spread of the mapped scores, so that `closeness` is in the same units everywhere.
+little of the factors can be told by a linear map, and what remains is closeness, which needs little learning: `scale`
+is the spread of the mapped scores, so that `closeness` is in the same units everywhere.
 
 Viewers without training are solved from their log; who has no history is ranked by popularity, new videos last.
 """
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from ranker.models.als import Als, AlsConfig
-from ranker.models.content import ContentCosine
+from ranker.models.content import ContentConfig, ContentCosine
 from ranker.models.content_features import FeatureConfig, weight_of
 from ranker.models.histories import HistoryConfig, by_popularity, histories, trained_on
 from ranker.models.model import Arrays, Reason, Run, check_fit
@@ -38,10 +38,10 @@ BIAS = "bias"
 
 
 class ContentMapConfig(HistoryConfig, FeatureConfig):
-    """`factors`, `regularisation`, `confidence`, `scaling`, `sweeps`, `seed` as in `AlsConfig`; `ridge`, in watched
-    videos of mean weight (None: chosen by leave-one-out); `weighting`: power of a video's acts by which it counts in
-    the map; `mapping`: what the mapped factors count (0: closeness alone); `closeness`: what nearness to the history
-    counts beside them."""
+    """`factors`, `regularisation`, `confidence`, `scaling`, `sweeps`, `seed` as in `AlsConfig`, `sharpness` of the
+    nearness as in `ContentConfig`; `ridge`, in watched videos of mean weight (None: chosen by leave-one-out);
+    `weighting`: power of a video's acts by which it counts in the map; `mapping`: what the mapped factors count (0:
+    closeness alone); `closeness`: what nearness to the history counts beside them."""
 
     factors: int = Field(32, ge=1)
     regularisation: float = Field(10.0, gt=0, allow_inf_nan=False)
@@ -49,6 +49,7 @@ class ContentMapConfig(HistoryConfig, FeatureConfig):
     scaling: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
     sweeps: int = Field(15, ge=1)
     seed: int = Field(0, ge=0)
+    sharpness: float = Field(0.0, ge=0, le=50, allow_inf_nan=False)
     ridge: float | None = Field(None, gt=0, allow_inf_nan=False)
     weighting: float = Field(0.0, ge=0, allow_inf_nan=False)
     mapping: float = Field(1.0, ge=0, allow_inf_nan=False)
@@ -64,8 +65,7 @@ class ContentMap:
         self.config = ContentMapConfig(**settings)
         chosen = self.config.model_dump()
         self.als = Als(**{name: chosen[name] for name in AlsConfig.model_fields})
-        names = (*FeatureConfig.model_fields, *HistoryConfig.model_fields)
-        self.cosine = ContentCosine(**{name: chosen[name] for name in names})
+        self.cosine = ContentCosine(**{name: chosen[name] for name in ContentConfig.model_fields})
         self.maps: dict[str, Float32] = {}
         self.scale = 0.0
 

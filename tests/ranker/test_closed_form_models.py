@@ -29,6 +29,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 NAMES = sorted(SETTINGS)
 BY_LOG = sorted(set(NAMES) - {"popularity"})
+SHARP = {"sharpness": 6.0, "weights": {"audio": 0.1}, "other_weight": 0.9}
 OF_CONTENT = ("content", "content_map", "knowledge_graph")
 EVERYBODY = np.arange(VIEWERS)
 
@@ -166,6 +167,20 @@ def test_models_of_content_refuse_a_catalogue_without_any(name: str) -> None:
     with pytest.raises(ReelsenseError) as caught:
         make_model(name).fit(replace(planted(), content=Content()))
     assert caught.value.code == "ranker.training_failed"
+
+
+@pytest.mark.parametrize("name", ["content", "content_map"])
+def test_sharp_nearness_finds_tastes_and_its_reasons_add_up(name: str) -> None:
+    data = planted()
+    model = fitted(name, data, whitening="none", **SHARP)
+    scores = model.score(data.log, EVERYBODY)
+    assert found_share(scores, data) > 0.9
+    assert (scores[:, NEW].argmax(axis=1) == EVERYBODY % TASTES).mean() > 0.9
+    for viewer, video in ((2, 6), (9, int(NEW[0]))):
+        shares = [reason.share for reason in model.explain(data.log, viewer, video)]
+        assert sum(shares) == pytest.approx(float(scores[viewer, video]), rel=1e-4)
+    again = from_bytes(to_bytes(model))
+    assert np.array_equal(again.score(data.log, EVERYBODY), scores)
 
 
 def test_a_dense_inverse_of_too_many_videos_is_refused() -> None:

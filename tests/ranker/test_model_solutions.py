@@ -128,6 +128,19 @@ def test_a_modality_of_weight_zero_says_nothing() -> None:
     assert both.score(data.log, EVERYBODY) == pytest.approx(only.score(data.log, EVERYBODY), abs=1e-6)
 
 
+def test_sharp_nearness_is_the_share_in_all_that_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ranker.models.content.BLOCK", 7)
+    data = planted()
+    model = ContentCosine(sharpness=4.0, weights={"vision": 3.0})
+    model.fit(data)
+    cosine = 0.75 * model.features["vision"] @ model.features["vision"].T
+    cosine += 0.25 * model.features["audio"] @ model.features["audio"].T
+    kernel = np.exp(4.0 * cosine.astype(np.float64))
+    own = data.log.history(5)
+    plain = kernel[own].mean(axis=0) / kernel[data.seen_videos].mean(axis=0)
+    assert model.score(data.log, np.array([5]))[0] == pytest.approx(plain, rel=1e-4)
+
+
 def test_the_ridge_is_chosen_by_leaving_each_video_out() -> None:
     stream = np.random.default_rng(3)
     rows = np.column_stack([stream.standard_normal((30, 8)), np.ones(30)])
