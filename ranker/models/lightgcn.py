@@ -45,7 +45,6 @@ class LightGcnConfig(LearningConfig):
     l2: float = Field(1e-3, ge=0, allow_inf_nan=False, description="On the squared lowest vectors, per viewer learnt.")
     heavy: float = Field(1.0, ge=0, le=1, description="A viewer of n videos counts n to this power.")
     hide: float = Field(0.0, ge=0, lt=1, description="Share of the edges that a step leaves out, and alone asks for.")
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="Scores are divided by it in the loss.")
     most_candidates: int = Field(20_000, ge=1, description="Videos in a softmax; of more, so many are drawn.")
 
 
@@ -98,7 +97,7 @@ class LightGcn:
                 kept.data = np.where(hidden, np.float32(0), kept.data / np.float32(1 - chosen.hide))
                 asked_for.data = np.where(hidden, targets.data, np.float32(0))
             viewers, videos = network.propagated(kept, chosen.layers)
-            vectors = viewers[torch.from_numpy(some)] / chosen.temperature
+            vectors = viewers[torch.from_numpy(some)]
             size = network.viewers[torch.from_numpy(some)].square().sum()
             size = size + network.videos.square().sum() * (len(rows) / len(learners))
             found = softmax_loss(vectors, videos, flat, asked_for[some], data.seen_videos, chosen.most_candidates)

@@ -12,7 +12,7 @@ VIEWERS, VIDEOS = 40, 30
 NEW_VIEWER, NEW_VIDEO = VIEWERS, VIDEOS
 
 
-def planted(seed: int = 0, *, share: float = 0.5) -> TrainingData:
+def planted(seed: int = 0, *, share: float = 0.6) -> TrainingData:
     """Even viewers have even videos, odd ones odd videos, `share` of them; a tag each for even and odd; stars 5 below
     video 15 and 2 from it on; times in two hours of two days."""
     stream = np.random.default_rng(seed)
