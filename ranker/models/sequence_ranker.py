@@ -25,7 +25,7 @@ from ranker.models.model import Arrays, Model, Reason, Run
 from ranker.models.sequence_network import SequenceNetwork
 from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
 from ranker.models.transitions import Transitions, TransitionsConfig, fitted, left_out
-from ranker.models.watch_sequences import Sequences, cut, fingerprint, newest, windows_of
+from ranker.models.watch_sequences import Sequences, acts_of, cut, fingerprint, newest, windows_of, without_each
 from store.errors import ModelError
 
 VIEWERS_AT_ONCE = 256
@@ -124,7 +124,6 @@ class SequenceRanker:
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`."""
         scores, n = np.zeros((len(viewers), log.n_videos), np.float32), len(self.known)
-        sequences = Sequences.of(log, self.known)
         numbers = torch.from_numpy(self.candidates)
         inside = self.candidates[self.candidates < log.n_videos]
         training = self.network.training
@@ -132,14 +131,15 @@ class SequenceRanker:
         with torch.no_grad():
             vectors, biases = self.network.videos.outputs(numbers)
             for start in range(0, len(viewers), VIEWERS_AT_ONCE):
-                some = viewers[start : start + VIEWERS_AT_ONCE]
-                windows = newest(sequences, some, self.config.context)
+                own = acts_of(log, viewers[start : start + VIEWERS_AT_ONCE])
+                some = np.arange(own.n_viewers)
+                windows = newest(Sequences.of(own, self.known), some, self.config.context)
                 states = self.network.states(windows)[torch.arange(len(some)), torch.from_numpy(windows.last)]
                 logits = states @ vectors.T + biases
                 found = np.zeros((len(some), n), np.float32)
                 found[:, self.candidates] = (logits - logits.mean(dim=1, keepdim=True)).numpy()
                 if len(self.transitions.places):
-                    found += np.float32(self.config.linear_weight) * self.transitions.score(log, some)
+                    found += np.float32(self.config.linear_weight) * self.transitions.score(own, some)
                 rows = slice(start, start + len(some))
                 scores[rows] = found[:, inside].min(axis=1, keepdims=True)
                 scores[rows, inside] = found[:, inside]
@@ -149,27 +149,15 @@ class SequenceRanker:
     def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:
         """By watched video: what the score would lose if the viewer had not had it. `together` is the rest: what acts
         say only with each other, and how the video ranks for anybody."""
-        own = slice(int(log.starts[viewer]), int(log.starts[viewer + 1]))
-        acts = np.arange(own.start, own.stop)
-        whole = float(self.score(log, np.array([viewer], np.int64))[0, video])
-        reach = np.unique(log.videos[acts[-self.config.context :]])
-        if not len(reach) or video >= len(self.known) or video not in self.candidates:
-            return [Reason("popularity" if not len(reach) else "floor", "", whole)]
-        # One viewer for each video that is left out.
-        without = [acts[log.videos[acts] != one] for one in reach]
-        places = np.concatenate(without)
-        variants = ActLog(
-            np.repeat(np.arange(len(reach)), [len(part) for part in without]),
-            log.videos[places],
-            log.at[places],
-            log.values[places],
-            log.watched[places],
-            log.kinds[places],
-            log.ratings[places],
-            len(reach),
-            log.n_videos,
-        )
-        shares = whole - self.score(variants, np.arange(len(reach)))[:, video].astype(np.float64)
+        own = acts_of(log, np.array([viewer], np.int64))
+        whole = float(self.score(own, np.zeros(1, np.int64))[0, video])
+        reach = np.unique(own.videos[-self.config.context :])
+        if not len(reach):
+            return [Reason("popularity", "", whole)]
+        if video not in self.candidates:
+            return [Reason("floor", "", whole)]
+        variants = self.score(without_each(own, reach), np.arange(len(reach)))[:, video]
+        shares = whole - variants.astype(np.float64)
         reasons = [Reason("video", str(one), float(share)) for one, share in zip(reach, shares, strict=True) if share]
         reasons.append(Reason("together", "", whole - sum(reason.share for reason in reasons)))
         return sorted(reasons, key=lambda reason: -reason.share)

@@ -76,6 +76,36 @@ class Sequences:
         return cls(videos, gaps, share_buckets(log.watched), kinds, stars, right, log.starts, n)
 
 
+def acts_of(log: ActLog, viewers: Integers) -> ActLog:
+    """The acts of some viewers alone, who are numbered by their place in `viewers` (who may stand there twice)."""
+    lengths = np.diff(log.starts)[viewers]
+    ends = np.cumsum(lengths)
+    places = np.arange(int(lengths.sum())) - np.repeat(ends - lengths - log.starts[viewers], lengths)
+    return _chosen(log, np.repeat(np.arange(len(viewers)), lengths), places, len(viewers))
+
+
+def without_each(log: ActLog, videos: Integers) -> ActLog:
+    """The acts of viewer 0 as those of len(videos) viewers, each without the acts on one of `videos`."""
+    acts = np.arange(int(log.starts[1]))
+    kept = [acts[log.videos[acts] != video] for video in videos]
+    owners = np.repeat(np.arange(len(videos)), [len(part) for part in kept])
+    return _chosen(log, owners, np.concatenate([acts[:0], *kept]), len(videos))
+
+
+def _chosen(log: ActLog, viewers: Integers, places: Integers, n_viewers: int) -> ActLog:
+    return ActLog(
+        viewers,
+        log.videos[places],
+        log.at[places],
+        log.values[places],
+        log.watched[places],
+        log.kinds[places],
+        log.ratings[places],
+        n_viewers,
+        log.n_videos,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """int64 [windows, steps] each: what goes in at each step, padded at the end. `targets`: what is to be said there;

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from ranker.models.training_data import ActLog
-from ranker.models.watch_sequences import Sequences, cut, fingerprint, newest, share_buckets, time_buckets, windows_of
+from ranker.models.watch_sequences import (
+    Sequences,
+    acts_of,
+    cut,
+    fingerprint,
+    newest,
+    share_buckets,
+    time_buckets,
+    windows_of,
+    without_each,
+)
 from tests.ranker.watch_chains import ring_log
 
 
@@ -88,3 +98,16 @@ def test_a_fingerprint_tells_every_act() -> None:
     other = ActLog(log.viewers, log.videos, log.at, log.values, log.watched, log.kinds, np.ones(5, np.float32), 3, 5)
     assert fingerprint(log) == fingerprint(_mixed())
     assert fingerprint(log) != fingerprint(other)
+
+
+def test_some_viewers_acts_and_one_viewer_without_each_video() -> None:
+    log = _mixed()
+    some = acts_of(log, np.array([2, 1, 0, 2]))
+    assert some.viewers.tolist() == [0, 0, 2, 2, 2, 3, 3]
+    assert some.videos.tolist() == [0, 4, 3, 1, 2, 0, 4]
+    assert some.values.tolist() == [1, -0.5, 1, 1, 1, 1, -0.5]
+    assert some.starts.tolist() == [0, 2, 2, 5, 7]
+    assert len(acts_of(log, np.zeros(0, np.int64))) == 0
+    variants = without_each(acts_of(log, np.array([0])), np.array([1, 3]))
+    assert variants.videos.tolist() == [3, 2, 1, 2]
+    assert variants.viewers.tolist() == [0, 0, 1, 1]
