@@ -21,22 +21,32 @@ from typing import Any
 import numpy as np
 
 from ranker.models import model_file
-from ranker.models.model import Arrays, Model, model_class
+from ranker.models.histories import packed, unpacked
+from ranker.models.model import Model, model_class
 from ranker.models.training_data import ActLog, Integers
 from store.artifacts import RANKERS, digest, ranker_key
 from store.errors import InputError, ModelError, NotFoundError
 from store.objects import ObjectStore
 
-# Those arrays of a model that have a row for each viewer; none where it holds sums over viewers alone. A model that is
-# not named here is looked at (`viewer_arrays`).
-VIEWER_ARRAYS: dict[str, tuple[str, ...]] = {
-    "popularity": (),
-    "item_knn": (),
-    "p3alpha": (),
-    "als": (),
-    "ease": (),
-    "bpr": ("own",),
-    "lightgcn": ("own",),
+# Of each model the arrays that have a row for each viewer, and the sparse matrices (`histories.packed`) that do; both
+# empty where it holds sums over viewers alone. Of a model that is not named here nobody knows, so it cannot be cleaned.
+VIEWER_ARRAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "popularity": ((), ()),
+    "item_knn": ((), ()),
+    "p3alpha": ((), ()),
+    "als": ((), ()),
+    "ease": ((), ()),
+    "content": ((), ()),
+    "content_map": ((), ()),
+    "gru": ((), ()),
+    "sasrec": ((), ()),
+    "sasrec_content": ((), ()),
+    "bpr": (("own",), ()),
+    "lightgcn": (("own",), ()),
+    "svdpp": (("own", "viewer_bias"), ()),
+    "fm": (("own",), ()),
+    "walk": ((), ("cells",)),
+    "knowledge_graph": ((), ("cells",)),
 }
 PARTS = ("safetensors", "ids.json", "viewers.json", "md", "json")
 
@@ -200,35 +210,41 @@ def without(ranker: StoredRanker, users: Collection[str]) -> StoredRanker | None
     None where it cannot be told which numbers are theirs: then the whole model has to go."""
     rows = sorted(ranker.viewer_numbers[user] for user in users if user in ranker.viewer_numbers)
     arrays = dict(ranker.model.arrays())
-    own = viewer_arrays(ranker.model, arrays, len(ranker.viewers), len(ranker.videos))
+    own = viewer_arrays(ranker.model)
     if own is None:
         return None
-    for name in own:
+    for name in own[0]:
         cleaned = np.array(arrays[name])
         cleaned[rows] = 0
         arrays[name] = cleaned
+    for name in own[1]:
+        cells = unpacked(name, arrays)
+        cells.data[np.isin(np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr)), rows)] = 0
+        # Where a row had something is told by the cells themselves: they go, and do not only hold 0.
+        cells.eliminate_zeros()
+        arrays |= packed(name, cells)
     model = model_class(ranker.model.name).from_arrays(ranker.model.config.model_dump(mode="json"), arrays)
     gone = set(rows)
     left = tuple(None if number in gone else name for number, name in enumerate(ranker.viewers))
     return replace(ranker, model=model, viewers=left)
 
 
-def viewer_arrays(model: Model, arrays: Arrays, n_viewers: int, n_videos: int) -> list[str] | None:
-    """The names of those arrays that have a row for each viewer (and perhaps one for strangers behind them). None where
-    that cannot be told.
-
-    Where `VIEWER_ARRAYS` does not name them they are known by their length: an array that is as long as there are
-    viewers. That tells nothing where there are as many videos, and a list of whole numbers of that length may be where
-    each viewer's acts begin in another array, whose rows nobody could find.
-    """
-    if model.name in VIEWER_ARRAYS:
-        return list(VIEWER_ARRAYS[model.name])
-    found = [name for name, array in arrays.items() if array.ndim and len(array) in (n_viewers, n_viewers + 1)]
-    videos = {n_videos, n_videos + 1}
-    for name in found:
-        if len(arrays[name]) in videos or not np.issubdtype(arrays[name].dtype, np.floating):
-            return None
-    return sorted(found)
+def viewer_arrays(model: Model) -> tuple[list[str], list[str]] | None:
+    """The names of the arrays, and of the sparse matrices, in which each viewer has a row; None where that is not
+    known. A hybrid has those of its members, under their labels."""
+    if model.name == "hybrid":
+        found: tuple[list[str], list[str]] = ([], [])
+        for label, member in getattr(model, "members").items():  # noqa: B009 - no other model has members
+            own = viewer_arrays(member)
+            if own is None:
+                return None
+            for names, more in zip(found, own, strict=True):
+                names += [f"{label}/{name}" for name in more]
+        return found
+    if model.name not in VIEWER_ARRAYS:
+        return None
+    rows, cells = VIEWER_ARRAYS[model.name]
+    return list(rows), list(cells)
 
 
 def _json(value: Any) -> bytes:
