@@ -57,25 +57,24 @@ def planned(folder: Path, datasets: Sequence[str], only: Iterable[str], seeds: i
     return found
 
 
-def hybrids(folder: Path, fits: Sequence[Fit], seeds: int) -> list[Fit]:
-    """One a split and seed, of the rows that its settings name, or of all. A row without draws lends its one fit to
-    every seed."""
+def hybrids(folder: Path, fits: Sequence[Fit]) -> list[Fit]:
+    """One a split, of the rows that its settings name (`members`), or of all; of what draws, of every seed's fit."""
     path = folder / f"{HYBRID}.json"
     settings = json.loads(path.read_text()) if path.is_file() else {}
     found = []
     for dataset, split in dict.fromkeys((fit.dataset, fit.split) for fit in fits):
-        rows = list(dict.fromkeys(fit.name for fit in fits if (fit.dataset, fit.split) == (dataset, split)))
+        here = [fit for fit in fits if (fit.dataset, fit.split) == (dataset, split)]
         given = dict(settings.get(f"{dataset}/{split}", {}))
-        asked = given.pop("members", rows)
-        kept = tuple(name for name in asked if name in rows)
-        for missing in (name for name in asked if name not in rows):
+        asked = given.pop("members", list(dict.fromkeys(fit.name for fit in here)))
+        for missing in (name for name in asked if name not in {fit.name for fit in here}):
             print(f"{dataset}/{split} {HYBRID}: {missing} is missing, and blended without", flush=True)
-        if len(kept) < 2:
+        kept = [fit for fit in here if fit.name in asked]
+        if len({fit.name for fit in kept}) < 2:
             continue
-        draws = any(fit.seed for fit in fits if fit.name in kept and (fit.dataset, fit.split) == (dataset, split))
-        upon = " ".join(sorted(fit.mark() for fit in fits if (fit.dataset, fit.split) == (dataset, split)))
-        first = replace(fit_of(dataset, split, HYBRID, given, 0), members=kept, upon=upon)
-        found += [replace(first, seed=seed) for seed in range(seeds if draws else 1)]
+        draws = {fit.name for fit in kept if fit.seed}
+        members = tuple(f"{fit.name}@{fit.seed}" if fit.name in draws else fit.name for fit in kept)
+        upon = " ".join(fit.mark() for fit in here)
+        found.append(replace(fit_of(dataset, split, HYBRID, given, 0), members=members, upon=upon))
     return found
 
 
@@ -211,7 +210,7 @@ def main() -> int:
     where = given.wheel.resolve(), given.data.resolve(), given.work.resolve()
     failed = run_all(fits, *where)
     kept = [fit for fit in fits if done(given.work / fit.folder, fit.mark())]
-    blended = hybrids(given.settings, kept, given.seeds)
+    blended = hybrids(given.settings, kept)
     failed += run_all(blended, *where)
     document = document_of([*kept, *blended], given.work)
     for dataset, splits in document.items():

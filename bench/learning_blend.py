@@ -61,27 +61,29 @@ def _check(fit: Fit, dataset: Dataset, work: Path) -> ColdCheck | None:
     if dataset.split not in ("random", "given"):
         return None
     found: dict[str, Model] = {}
-    for name in fit.members:
-        path = work / fit.dataset / NEW_VIDEOS / name
-        path = next(
-            (path / seed / "validation.safetensors" for seed in (str(fit.seed), "0") if (path / seed).is_dir()), path
-        )
+    for label in fit.members:
+        path = _folder(work, fit.dataset, NEW_VIDEOS, label) / "validation.safetensors"
         if path.is_file():
-            found[name] = model_file.from_bytes(path.read_bytes())
+            found[label] = model_file.from_bytes(path.read_bytes())
     candidates = np.zeros(dataset.data.log.n_videos, bool)
     candidates[asked.candidates] = True
     return ColdCheck(found, asked.data.log, asked.held.binary, candidates) if found else None
 
 
 def _members(fit: Fit, work: Path, part: str) -> tuple[dict[str, Model], Mapping[str, float]]:
-    """Fitted models by label, of this seed where they draw, and the seconds that they took together."""
+    """Fitted models by label, and the seconds that they took together."""
     found: dict[str, Model] = {}
     spent = {"wall": 0.0, "cpu": 0.0}
-    for name in fit.members:
-        folder = work / fit.dataset / fit.split / name
-        own = folder / str(fit.seed) if (folder / str(fit.seed) / "facts.json").is_file() else folder / "0"
+    for label in fit.members:
+        own = _folder(work, fit.dataset, fit.split, label)
         facts = json.loads((own / "facts.json").read_text())
         spent["wall"] += facts["fit_seconds"]
         spent["cpu"] += facts["fit_cpu_seconds"]
-        found[name] = model_file.from_bytes((own / f"{part}.safetensors").read_bytes())
+        found[label] = model_file.from_bytes((own / f"{part}.safetensors").read_bytes())
     return found, spent
+
+
+def _folder(work: Path, dataset: str, split: str, label: str) -> Path:
+    """Where a member was left: ROW, or ROW@SEED."""
+    row, _, seed = label.partition("@")
+    return work / dataset / split / row / (seed or "0")

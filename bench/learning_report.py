@@ -64,8 +64,11 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _of_hybrid(row: Mapping[str, Any]) -> str:
-    """Weights of the first seed, and the gain over the best single model."""
-    weights = row.get("weights", [{}])[0]
+    """Its weights (of all viewers, or light / heavy ones), and the gain over the best single model."""
+    weights: dict[str, list[float]] = {}
+    for label, values in row.get("weights", [{}])[0].items():
+        name = label.partition("@")[0]
+        weights[name] = [old + new for old, new in zip(weights.get(name, [0.0] * len(values)), values, strict=True)]
     named = ", ".join(
         f"{name} {' / '.join(f'{value:.2f}' for value in values)}"
         for name, values in sorted(weights.items(), key=lambda item: -max(item[1]))

@@ -68,6 +68,25 @@ class Pool:
         )
 
 
+def together(pool: Pool, parts: Sequence[Integers]) -> Pool:
+    """The pool of fewer members, each the mean of some: one model fitted several times has one weight."""
+    return replace(
+        pool,
+        scores={kind: np.stack([made[rows].mean(axis=0) for rows in parts]) for kind, made in pool.scores.items()},
+        sampled_scores={
+            kind: np.stack([made[rows].mean(axis=0) for rows in parts]) for kind, made in pool.sampled_scores.items()
+        },
+    )
+
+
+def spread(weights: Float64, parts: Sequence[Integers]) -> Float64:
+    """float64 [..., members]: the weights of `together`'s members, shared out evenly."""
+    found = np.zeros((*weights.shape[:-1], sum(len(rows) for rows in parts)))
+    for place, rows in enumerate(parts):
+        found[..., rows] = weights[..., [place]] / len(rows)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Blend:
     """`kind`; `weights` float64 [members], they sum to 1; `each` float64 [n]: NDCG@10 of each viewer of the pool by

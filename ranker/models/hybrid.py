@@ -3,8 +3,9 @@
     score(u, i) = sum over members m of  w_m(u) * alike(score_m(u, i))            of a video that has acts in training
     score(u, i) = offset + slope * sum over content members c of  v_c * alike(score_c(u, i))      of one that has none
 
-`alike` and the search for the weights are in `ranker.models.blending`. Heavy viewers (more acts in training than the
-median) have weights of their own only where that gains, by an interval over viewers, on viewers who were left out.
+`alike` and the search for the weights are in `ranker.models.blending`. Members whose labels are alike up to an "@" (one
+model fitted with several seeds: sasrec@0, sasrec@1) share one weight evenly. Heavy viewers (more acts in training than
+the median) have weights of their own only where that gains, by an interval over viewers, on viewers who were left out.
 
 A video without acts has nothing but its content, and what collaborative members say of it is their floor. So it is
 scored by members of content alone, and *calibrated* into the list: `slope` and `offset` are the line that predicts the
@@ -148,11 +149,13 @@ class Hybrid:
         self._take(members, data)
         chosen, labels = self.config, list(self.members)
         scorers = [lambda viewers, model=model: model.score(data.log, viewers) for model in self.members.values()]
-        pool = pool_of(scorers, data.log, held, each=chosen.candidates, viewers=chosen.viewers, seed=chosen.seed)
+        full = pool_of(scorers, data.log, held, each=chosen.candidates, viewers=chosen.viewers, seed=chosen.seed)
+        groups = _groups(labels)
+        pool = blending.together(full, groups)
         kinds = blending.KINDS if chosen.kind is None else (chosen.kind,)
         blends = [blending.chosen(pool, kind, chosen.repeats, chosen.seed) for kind in kinds]
         best: Blend = max(blends, key=lambda blend: float(blend.each.mean()) if len(blend.each) else 0.0)
-        self.kind, self.weights = best.kind, best.weights[None]
+        self.kind, self.weights = best.kind, blending.spread(best.weights[None], groups)
         facts: dict[str, Any] = {
             "validation": round(float(best.each.mean()), 4),
             "alone": round(float(best.alone.mean()), 4),
@@ -164,8 +167,8 @@ class Hybrid:
             heavy = np.diff(data.log.starts)[pool.viewers] > self.median
             own = blending.parted(pool, best, heavy, chosen.repeats, chosen.seed)
             if own is not None:
-                self.weights, facts["gain_by_activity"] = own
-        facts |= self._calibrate(pool, held, check)
+                self.weights, facts["gain_by_activity"] = blending.spread(own[0], groups), own[1]
+        facts |= self._calibrate(full, held, check)
         facts["weights"] = {label: np.round(self.weights[:, place], 4).tolist() for place, label in enumerate(labels)}
         return facts | {"blend_cpu_seconds": round(time.process_time() - started, 1)}
 
@@ -246,7 +249,8 @@ class Hybrid:
             place = {label: number for number, label in enumerate(self.members)}
             # Who was not asked about videos taken out of training is not trusted with new ones.
             self.cold_weights = np.zeros(len(content))
-            self.cold_weights[[place[label] for label in labels]] = blend.weights
+            own = blending.spread(blend.weights, _groups(labels))
+            self.cold_weights[[place[label] for label in labels]] = own
             facts["cold_validation"] = round(float(blend.each.mean()), 4)
             facts["cold_alone"] = round(float(blend.alone.mean()), 4)
         facts["cold_weights"] = {
@@ -281,6 +285,7 @@ class Hybrid:
             seed=asked.seed,
             candidates=check.candidates,
         )
+        pool = blending.together(pool, _groups(labels))
         return blending.chosen(pool, self.kind, asked.repeats, asked.seed), labels
 
     def _moved(self, pool: Pool, cold: npt.NDArray[np.bool_], step: float) -> float:
@@ -375,6 +380,12 @@ class Hybrid:
         if made.weights.shape not in ((1, n), (2, n)) or made.cold_weights.shape != (n,) or made.line.shape != (2,):
             raise ModelError("ranker.bad_model", f"The weights of the hybrid do not fit its {n} members.")
         return made
+
+
+def _groups(labels: Sequence[str]) -> list[Integers]:
+    """The places of labels that are alike up to an "@"."""
+    heads = [label.partition("@")[0] for label in labels]
+    return [np.array([n for n, own in enumerate(heads) if own == head], np.int64) for head in dict.fromkeys(heads)]
 
 
 def _fitted(member: Member, data: TrainingData, judge: Judge | None) -> tuple[Model, dict[str, Any]]:

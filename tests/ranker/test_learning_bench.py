@@ -73,6 +73,14 @@ def test_a_change_of_settings_makes_a_result_stale() -> None:
     assert fit.mark() not in {other.mark() for other in others}
 
 
+def test_a_hybrid_is_of_every_seed(folder: Path) -> None:
+    (folder / "als.json").write_text(json.dumps({"ml-100k/random": {}}))
+    (folder / "hybrid.json").write_text(json.dumps({"ml-100k/random": {"members": ["als", "item_knn", "gone"]}}))
+    found = {fit.split: fit.members for fit in hybrids(folder, planned(folder, ["ml-100k"], [], 2))}
+    assert found["random"] == ("als@0", "als@1", "item_knn")
+    assert found["leave_last_out"] == ("ease_recent", "item_knn", "popularity")
+
+
 def test_a_result_depends_on_the_code_of_its_model() -> None:
     names = {path.name for path in sources_of("ease")}
     assert {"ease.py", "histories.py", "interactions.py", "evaluation.py"} <= names
@@ -94,7 +102,7 @@ def test_rows_are_fitted_blended_gathered_and_shown(
     fits = [fit for fit in planned(folder, ["ml-100k"], [], 3) if fit.split == "leave_last_out"]
     run(fits, dataset, work)
     (folder / "hybrid.json").write_text(json.dumps({"ml-100k/leave_last_out": {"candidates": 20}}))
-    blended = hybrids(folder, fits, 3)
+    blended = hybrids(folder, fits)
     assert [fit.members for fit in blended] == [("ease_recent", "item_knn", "popularity")]
     for fit in blended:
         blend(fit, dataset, work)

@@ -119,6 +119,21 @@ def test_what_is_promised_is_measured_on_others() -> None:
     assert searched > facts["validation"]
 
 
+def test_fits_of_one_model_share_one_weight() -> None:
+    data, held, interest = planted()
+    stream = np.random.default_rng(8)
+    members = {f"drawn@{seed}": Fixed.of(interest + 2 * stream.normal(size=interest.shape)) for seed in range(3)}
+    members["other"] = Fixed.of(interest + 2 * stream.normal(size=interest.shape))
+    model = Hybrid(kind="z", candidates=30)
+    facts = model.blend(members, data, held)
+    weights = dict(zip(model.members, model.weights[0], strict=True))
+    assert weights["drawn@0"] == weights["drawn@1"] == weights["drawn@2"] > 0.1
+    assert sum(weights.values()) == pytest.approx(1)
+    # What is promised of the mean of three is kept by the model that is made of them.
+    assert worth(model, data, held) == pytest.approx(facts["validation"], abs=0.03)
+    assert facts["validation"] > max(worth(member, data, held) for member in members.values())
+
+
 def test_weights_are_shares_and_the_same_again() -> None:
     data, held, interest = planted()
     stream = np.random.default_rng(3)
