@@ -53,7 +53,7 @@ def test_als_does_not_depend_on_how_rows_are_chunked(monkeypatch: pytest.MonkeyP
     data = planted()
     whole, small = (Als(factors=5, confidence=5.0, sweeps=4) for _ in range(2))
     whole.fit(data)
-    monkeypatch.setattr("ranker.models.als.CELLS", 16)
+    monkeypatch.setattr("ranker.models.als.ROWS", 7)
     small.fit(data)
     assert small.videos == pytest.approx(whole.videos, abs=1e-5)
 
