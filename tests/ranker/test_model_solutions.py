@@ -102,6 +102,14 @@ def test_the_graph_tells_tags_by_name() -> None:
     assert {reason.kind for reason in model.explain(data.log, 2, 6)} == {"viewer", "tag"}
 
 
+def test_taking_from_what_many_liked_does_not_put_new_videos_first() -> None:
+    data = planted()
+    model = KnowledgeGraph(beta=1.0, tag_weight=0.05)
+    model.fit(data)
+    scores = model.score(data.log, EVERYBODY)
+    assert (scores[:, NEW].max(axis=1) < scores[:, : NEW[0]].max(axis=1)).all()
+
+
 def test_within_whitening_evens_out_what_differs_in_one_viewers_videos() -> None:
     data = planted()
     rows = prepared(data.content, data.log.binary, FeatureConfig(weights={"audio": 0}))["vision"].astype(np.float64)
