@@ -7,8 +7,8 @@ datasets", eq. 4 and 5).
     x_u = (Y'Y + Y'(C_u - I)Y + regularisation I)^-1  Y'C_u p_u
 
 With a confidence of 0 all cells weigh the same, all viewers share one matrix, and a sweep is one product: a ridge form
-of the truncated singular value decomposition, and on small dense data hard to beat. With more, the matrices of many
-viewers are built by one sparse product with the videos' outer products, and solved together.
+of the truncated singular value decomposition, and on small dense data hard to beat. With more, each viewer has a matrix
+of his own; those of many viewers are solved together.
 
 A viewer, whether he was in training or not, is solved from his log as it is when he is asked for; who has none is
 ranked by popularity. A new video has a factor of 0 and scores 0.
@@ -38,8 +38,8 @@ from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.training_data import ActLog, Float32, Float64, Integers, TrainingData
 from store.errors import ModelError
 
-# Cells solved at a time: their outer products take 4 * factors^2 bytes each at most.
-CELLS = 20_000
+# Rows solved at a time: their matrices take 8 * factors^2 bytes each.
+ROWS = 1024
 
 
 class AlsConfig(HistoryConfig):
@@ -162,27 +162,18 @@ class Als:
             found: Float64 = np.linalg.solve(gram + np.eye(k) * self.config.regularisation, right.T).T
             return found
         solved = np.zeros((rows.shape[0], k))
-        upper = np.triu_indices(k)
-        for part in _chunks(rows.indptr):
-            some = rows[part].astype(np.float64)
-            columns, numbers = np.unique(some.indices, return_inverse=True)
-            some.data *= self.config.confidence
-            own = type(some)((some.data, numbers, some.indptr), shape=(some.shape[0], len(columns)))
-            # Only the upper half: the products are symmetric.
-            products = factors[columns][:, upper[0]] * factors[columns][:, upper[1]]
-            system = np.empty((some.shape[0], k, k))
-            system[:, upper[0], upper[1]] = own @ products + gram[upper]
-            system[:, upper[1], upper[0]] = system[:, upper[0], upper[1]]
+        for part in parts(rows.shape[0], ROWS):
+            system = np.empty((part.stop - part.start, k, k))
+            for place, row in enumerate(range(part.start, part.stop)):
+                own = slice(rows.indptr[row], rows.indptr[row + 1])
+                liked = factors[rows.indices[own]]
+                np.matmul((liked * (self.config.confidence * rows.data[own, None])).T, liked, out=system[place])
+            system += gram
             system[:, np.arange(k), np.arange(k)] += ridge[part][:, None]
             solved[part] = np.linalg.solve(system, right[part][..., None])[..., 0]
         return solved
 
 
-def _chunks(indptr: npt.NDArray[Any]) -> Iterator[slice]:
-    """Slices of rows that hold about `CELLS` cells and no more than `CELLS` rows, a row at least."""
-    start, n = 0, len(indptr) - 1
-    while start < n:
-        stop = int(np.searchsorted(indptr, indptr[start] + CELLS, side="right")) - 1
-        stop = min(max(stop, start + 1), start + CELLS // 8, n)
-        yield slice(start, stop)
-        start = stop
+def parts(n: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` of `n` rows."""
+    yield from (slice(start, min(start + size, n)) for start in range(0, n, size))

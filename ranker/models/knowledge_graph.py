@@ -108,3 +108,7 @@ class KnowledgeGraph:
             weights={VIEWER: 1.0, TAG: self.config.tag_weight},
         )
         self.walks = Walks(interactions_of(cells), {TAG: weighted}, wanted, {TAG: names})
+        # A video without acts is taken for as liked as the usual one, else `beta` would put it above all others.
+        liked = self.walks.liked
+        if liked.any():
+            self.walks.liked = np.where(liked > 0, liked, liked[liked > 0].mean())

@@ -53,7 +53,7 @@ def test_als_does_not_depend_on_how_rows_are_chunked(monkeypatch: pytest.MonkeyP
     data = planted()
     whole, small = (Als(factors=5, confidence=5.0, sweeps=4) for _ in range(2))
     whole.fit(data)
-    monkeypatch.setattr("ranker.models.als.CELLS", 16)
+    monkeypatch.setattr("ranker.models.als.ROWS", 7)
     small.fit(data)
     assert small.videos == pytest.approx(whole.videos, abs=1e-5)
 
@@ -100,6 +100,14 @@ def test_the_graph_tells_tags_by_name() -> None:
     reasons = model.explain(data.log, 2, int(NEW[2]))
     assert [(reason.kind, reason.name) for reason in reasons] == [("tag", "seas")]
     assert {reason.kind for reason in model.explain(data.log, 2, 6)} == {"viewer", "tag"}
+
+
+def test_taking_from_what_many_liked_does_not_put_new_videos_first() -> None:
+    data = planted()
+    model = KnowledgeGraph(beta=1.0, tag_weight=0.05)
+    model.fit(data)
+    scores = model.score(data.log, EVERYBODY)
+    assert (scores[:, NEW].max(axis=1) < scores[:, : NEW[0]].max(axis=1)).all()
 
 
 def test_within_whitening_evens_out_what_differs_in_one_viewers_videos() -> None:
