@@ -68,7 +68,7 @@ class Bpr:
         viewers, videos = positives.row.astype(np.int64), positives.col.astype(np.int64)
         keys = viewers * log.n_videos + videos
         candidates = torch.from_numpy(np.flatnonzero(data.seen_videos))
-        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed, "network"))
+        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed))
 
         def loss_of(rows: Rows) -> Tensor:
             drawn = candidates[torch.randint(len(candidates), (len(rows), chosen.draws))]

@@ -46,8 +46,7 @@ class Factors:
     @property
     def known(self) -> npt.NDArray[np.bool_]:
         """bool [n_viewers]: the viewers who had anything in training."""
-        found: npt.NDArray[np.bool_] = self.own.any(axis=1)
-        return found
+        return np.asarray(self.own.any(axis=1), np.bool_)
 
     def own_of(self, viewers: Integers) -> Float32:
         """float32 [len(viewers), dim]: zeros for viewers who were not in training."""

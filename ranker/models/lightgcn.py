@@ -85,22 +85,26 @@ class LightGcn:
         edges, targets = _edges(log), log.binary.copy()
         targets.data *= np.repeat(np.maximum(counts, 1).astype(np.float32) ** np.float32(chosen.heavy - 1), counts)
         learners = np.flatnonzero(counts).astype(np.int64)
-        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed, "network"))
+        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed))
         flat = torch.zeros(log.n_videos)
+        of_viewers = counts.astype(np.float32)
+        of_videos = torch.from_numpy(np.bincount(log.binary.indices, minlength=log.n_videos).astype(np.float32))
 
         def loss_of(rows: Rows) -> Tensor:
             some = learners[rows]
-            kept, asked_for = edges, targets
+            kept, asked_for, given = edges, targets[some], None
             if chosen.hide:
                 hidden = torch.rand(edges.nnz).numpy() < chosen.hide
                 kept, asked_for = edges.copy(), targets.copy()
                 kept.data = np.where(hidden, np.float32(0), kept.data / np.float32(1 - chosen.hide))
                 asked_for.data = np.where(hidden, targets.data, np.float32(0))
+                asked_for, given = asked_for[some], kept[some]
             viewers, videos = network.propagated(kept, chosen.layers)
             vectors = viewers[torch.from_numpy(some)]
-            size = network.viewers[torch.from_numpy(some)].square().sum()
-            size = size + network.videos.square().sum() * (len(rows) / len(learners))
-            found = softmax_loss(vectors, videos, flat, asked_for[some], data.seen_videos, chosen.most_candidates)
+            own = network.viewers[torch.from_numpy(some)].square().sum(dim=1)
+            size = (torch.from_numpy(of_viewers[some]) * own).sum()
+            size = size + (of_videos * network.videos.square().sum(dim=1)).sum() * (len(rows) / len(learners))
+            found = softmax_loss(vectors, videos, flat, asked_for, data.seen_videos, chosen.most_candidates, given)
             return found + chosen.l2 * size
 
         def judge() -> float:
@@ -128,7 +132,7 @@ class LightGcn:
             _, below = _propagated(edges, network.viewers, network.videos, layers - 1)
         counts = np.asarray(data.log.binary.sum(axis=0)).ravel()
         memory = below.numpy() * np.float32(layers / (layers + 1)) / np.sqrt(np.maximum(counts, 1))[:, None]
-        own = network.viewers.detach().numpy() / np.float32(layers + 1)
+        own = np.asarray(network.viewers.detach().numpy() / (layers + 1), np.float32)
         own[np.diff(data.log.binary.indptr) == 0] = 0
         bias = np.zeros(len(memory), np.float32)
         self._factors = Factors(own, videos.numpy().copy(), memory.astype(np.float32), bias, data.seen_videos)

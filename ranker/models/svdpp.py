@@ -81,7 +81,7 @@ class SvdPlusPlus:
         """Learn from all pairs with a value above 0, or from all stars. See `Model.fit`."""
         check_fit(data)
         chosen, asked, log = self.config, run or Run(), data.log
-        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed, "network"))
+        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed))
         self._stars = np.zeros(3, np.float32)
         if chosen.loss == "ranking":
             learners = np.flatnonzero(np.diff(log.binary.indptr)).astype(np.int64)
@@ -141,7 +141,7 @@ class SvdPlusPlus:
         """See `Model.score`; predicted stars with `loss: "ratings"`. Videos without an act in training get the lowest
         score of the others."""
         found = self._factors.score(viewers, self._weights(log, viewers), log.n_videos)
-        return found + self._offset(viewers)[:, None]
+        return np.asarray(found + self._offset(viewers)[:, None], np.float32)
 
     def predict_ratings(self, log: ActLog, viewers: Integers, videos: Integers) -> Float32:
         """float32 [n]: the stars that each viewer would give to the video in the same place, within the range of those
@@ -159,7 +159,7 @@ class SvdPlusPlus:
         found = self._offset(viewers) + known * (
             factors.bias[rows] + np.einsum("nd,nd->n", vectors[place], factors.videos[rows])
         )
-        return np.clip(found, self._stars[1], self._stars[2]).astype(np.float32)
+        return np.asarray(np.clip(found, self._stars[1], self._stars[2]), np.float32)
 
     def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:
         """Each watched video (its y), the viewer's own factor, the video's bias; of stars their mean and the viewer's
@@ -186,6 +186,7 @@ class SvdPlusPlus:
 
 def _ranking(network: _Network, data: TrainingData, learners: Integers, chosen: SvdPlusPlusConfig) -> Any:
     binary = data.log.binary
+    of_videos = torch.from_numpy(np.asarray(binary.sum(axis=0), np.float32).ravel())
 
     def loss_of(rows: Rows) -> Tensor:
         some = learners[rows]
@@ -194,15 +195,23 @@ def _ranking(network: _Network, data: TrainingData, learners: Integers, chosen: 
             hidden = torch.rand(history.nnz).numpy() < chosen.hide
             history.data = (~hidden).astype(np.float32)
             targets.data = hidden.astype(np.float32)
-        counts = np.asarray(targets.sum(axis=1)).ravel()
-        targets = sparse.diags((np.maximum(counts, 1) ** (chosen.heavy - 1)).astype(np.float32)) @ targets
+        counts = np.maximum(np.asarray(targets.sum(axis=1)).ravel(), 1)
+        targets = (sparse.diags((counts ** (chosen.heavy - 1)).astype(np.float32)) @ targets).tocsr()
+        targets.eliminate_zeros()
         vectors = network.viewers[torch.from_numpy(some)]
-        size = chosen.l2_own * vectors.square().sum()
+        number = torch.from_numpy(np.diff(history.indptr).astype(np.float32))
+        size = chosen.l2_own * (number * vectors.square().sum(dim=1)).sum()
         vectors = vectors + sparse_sum(_mean_root(history), network.memory)
         found = softmax_loss(
-            vectors, network.videos, network.bias, targets.tocsr(), data.seen_videos, chosen.most_candidates
+            vectors,
+            network.videos,
+            network.bias,
+            targets,
+            data.seen_videos,
+            chosen.most_candidates,
+            history if chosen.hide else None,
         )
-        whole = network.videos.square().sum() + network.memory.square().sum()
+        whole = (of_videos * (network.videos.square() + network.memory.square()).sum(dim=1)).sum()
         return found + size + chosen.l2 * (len(rows) / len(learners)) * whole
 
     return loss_of
