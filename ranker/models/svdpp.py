@@ -44,10 +44,9 @@ class SvdPlusPlusConfig(LearningConfig):
     patience: int = Field(4, ge=1)
     loss: Literal["ranking", "ratings"] = "ranking"
     dim: int = Field(64, ge=1)
-    l2: float = Field(
-        0.3, ge=0, allow_inf_nan=False, description="On squared vectors, per viewer (per rating: ratings)."
-    )
-    l2_own: float = Field(0.3, ge=0, allow_inf_nan=False, description="The same on the viewers' own factors p.")
+    l2: float = Field(0.03, ge=0, allow_inf_nan=False, description="On squared q and y, for each act that uses them.")
+    l2_own: float = Field(0.03, ge=0, allow_inf_nan=False, description="The same on the viewers' own factors p.")
+    l2_bias: float = Field(0.02, ge=0, allow_inf_nan=False, description="Ratings: the same on biases.")
     hide: float = Field(0.5, ge=0, lt=1, description="Share of a history that a step leaves out and asks for.")
     heavy: float = Field(1.0, ge=0, le=1, description="Ranking: a viewer of n videos counts n to this power.")
     half_rank: float | None = Field(None, gt=0, description="Scores: a video r places back counts exp(-r / half_rank).")
@@ -238,8 +237,8 @@ def _ratings(network: _Network, log: ActLog, learners: Integers, mean: float, ch
         error = (torch.from_numpy(log.ratings[acts]) - predicted).square().sum()
         number = torch.from_numpy(counts.astype(np.float32))
         # As in the paper each rating pays for all that it used.
-        size = (number * (own.square().sum(dim=1) * chosen.l2_own + own_bias.square() * chosen.l2)).sum()
-        size = size + chosen.l2 * (factors.square().sum() + biases.square().sum())
+        size = (number * (own.square().sum(dim=1) * chosen.l2_own + own_bias.square() * chosen.l2_bias)).sum()
+        size = size + chosen.l2 * factors.square().sum() + chosen.l2_bias * biases.square().sum()
         memory = network.memory[torch.from_numpy(history[some].indices.astype(np.int64))]
         return error + size + chosen.l2 * memory.square().sum()
 
