@@ -51,7 +51,7 @@ class FactorisationMachineConfig(LearningConfig):
     evaluate_every: int = Field(5, ge=1)
     patience: int = Field(4, ge=1)
     dim: int = Field(64, ge=1)
-    l2: float = Field(0.02, ge=0, allow_inf_nan=False, description="On squared vectors, for each act that uses them.")
+    l2: float = Field(0.1, ge=0, allow_inf_nan=False, description="On squared vectors, for each act that uses them.")
     heavy: float = Field(1.0, ge=0, le=1, description="A context of n videos counts n to this power.")
     context: bool = Field(True, description="Hour and day of the week as fields, where the log has times.")
     tags: bool = Field(True, description="Tags as a field, where videos have any.")

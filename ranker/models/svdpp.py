@@ -134,7 +134,7 @@ class SvdPlusPlus:
         """float32 [len(viewers)]: what all scores of a viewer have in common."""
         inside = viewers < len(self._viewer_bias)
         found = np.where(inside, self._viewer_bias[np.where(inside, viewers, 0)], 0) + self._stars[0]
-        return found.astype(np.float32)
+        return np.asarray(found, np.float32)
 
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`; predicted stars with `loss: "ratings"`. Videos without an act in training get the lowest
