@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ranker.interactions import Sparse
-from ranker.models.factors import Factors, fingerprint, watched
+from ranker.models.factors import Factors, fingerprint, remembered
 from ranker.models.learning import LearningConfig, Rows, learn, seed_of, shuffled
 from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.ranking_loss import softmax_loss, sparse_sum
@@ -45,6 +45,7 @@ class LightGcnConfig(LearningConfig):
     l2: float = Field(0.01, ge=0, allow_inf_nan=False, description="On squared lowest vectors, for each act of theirs.")
     heavy: float = Field(1.0, ge=0, le=1, description="A viewer of n videos counts n to this power.")
     hide: float = Field(0.0, ge=0, lt=1, description="Share of the edges that a step leaves out, and alone asks for.")
+    half_rank: float | None = Field(None, gt=0, description="Scores: a video r places back counts exp(-r / half_rank).")
     most_candidates: int = Field(20_000, ge=1, description="Videos in a softmax; of more, so many are drawn.")
 
 
@@ -139,11 +140,12 @@ class LightGcn:
 
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`. Videos without an act in training get the lowest score of the others."""
-        return self._factors.score(viewers, watched(log, viewers), log.n_videos)
+        return self._factors.score(viewers, remembered(log, viewers, self.config.half_rank), log.n_videos)
 
     def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:
         """Each watched video (what it brings by way of all layers) and the viewer's own lowest layer."""
-        return self._factors.explain(viewer, watched(log, np.array([viewer], np.int64)), video)
+        weights = remembered(log, np.array([viewer], np.int64), self.config.half_rank)
+        return self._factors.explain(viewer, weights, video)
 
     def arrays(self) -> Arrays:
         """See `Model.arrays`."""

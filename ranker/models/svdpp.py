@@ -26,7 +26,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from ranker.interactions import Sparse
-from ranker.models.factors import Factors, fading, fingerprint, largest_first, watched
+from ranker.models.factors import Factors, fingerprint, largest_first, remembered
 from ranker.models.learning import LearningConfig, Rows, learn, seed_of, shuffled
 from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.ranking_loss import softmax_loss, sparse_sum
@@ -127,8 +127,7 @@ class SvdPlusPlus:
         self._viewer_bias = viewer_bias
 
     def _weights(self, log: ActLog, viewers: Integers) -> Sparse:
-        half_rank = self.config.half_rank
-        return watched(log, viewers) if half_rank is None else fading(log, viewers, half_rank)
+        return remembered(log, viewers, self.config.half_rank)
 
     def _offset(self, viewers: Integers) -> Float32:
         """float32 [len(viewers)]: what all scores of a viewer have in common."""
