@@ -38,7 +38,7 @@ class BprConfig(LearningConfig):
     patience: int = Field(4, ge=1)
     dim: int = Field(64, ge=1)
     draws: int = Field(4, ge=1, description="Videos drawn for a triple, of which the highest scored is learnt from.")
-    l2: float = Field(0.01, ge=0, allow_inf_nan=False, description="On the squared vectors of each triple.")
+    l2: float = Field(0.02, ge=0, allow_inf_nan=False, description="On the squared vectors of each triple.")
     l2_bias: float = Field(0.0, ge=0, allow_inf_nan=False, description="On the squared biases of each triple.")
 
 
@@ -68,7 +68,7 @@ class Bpr:
         viewers, videos = positives.row.astype(np.int64), positives.col.astype(np.int64)
         keys = viewers * log.n_videos + videos
         candidates = torch.from_numpy(np.flatnonzero(data.seen_videos))
-        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed, "network"))
+        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed))
 
         def loss_of(rows: Rows) -> Tensor:
             drawn = candidates[torch.randint(len(candidates), (len(rows), chosen.draws))]

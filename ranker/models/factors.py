@@ -46,8 +46,7 @@ class Factors:
     @property
     def known(self) -> npt.NDArray[np.bool_]:
         """bool [n_viewers]: the viewers who had anything in training."""
-        found: npt.NDArray[np.bool_] = self.own.any(axis=1)
-        return found
+        return np.asarray(self.own.any(axis=1), np.bool_)
 
     def own_of(self, viewers: Integers) -> Float32:
         """float32 [len(viewers), dim]: zeros for viewers who were not in training."""
@@ -120,9 +119,11 @@ def watched(log: ActLog, viewers: Integers) -> Sparse:
     return found
 
 
-def fading(log: ActLog, viewers: Integers, half_rank: float) -> Sparse:
-    """The same shape, where late videos count more: exp(-rank / half_rank) times whatever makes the squares of a row
-    sum to one, as they do in `watched`."""
+def remembered(log: ActLog, viewers: Integers, half_rank: float | None) -> Sparse:
+    """As `watched`, and where `half_rank` is given late videos count more: exp(-rank / half_rank), `rank` being how
+    many the viewer had later, times what makes the squares of a row sum to one as they do in `watched`."""
+    if half_rank is None:
+        return watched(log, viewers)
     inside = viewers < log.n_viewers
     rows = log.fading(half_rank)[np.where(inside, viewers, 0)]
     length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())

@@ -51,7 +51,7 @@ class FactorisationMachineConfig(LearningConfig):
     evaluate_every: int = Field(5, ge=1)
     patience: int = Field(4, ge=1)
     dim: int = Field(64, ge=1)
-    l2: float = Field(0.3, ge=0, allow_inf_nan=False, description="On squared vectors, per context learnt.")
+    l2: float = Field(0.1, ge=0, allow_inf_nan=False, description="On squared vectors, for each act that uses them.")
     heavy: float = Field(1.0, ge=0, le=1, description="A context of n videos counts n to this power.")
     context: bool = Field(True, description="Hour and day of the week as fields, where the log has times.")
     tags: bool = Field(True, description="Tags as a field, where videos have any.")
@@ -99,22 +99,35 @@ class FactorisationMachine:
         tags = _tags(data.content if chosen.tags else Content(), log.n_videos)
         timed = chosen.context and _has_times(log)
         contexts, targets = _contexts(log, timed)
-        counts = np.asarray(targets.sum(axis=1)).ravel()
+        counts = np.asarray(targets.sum(axis=1), np.float32).ravel()
         targets = (sparse.diags((counts ** (chosen.heavy - 1)).astype(np.float32)) @ targets).tocsr()
-        network = _Network(log.n_viewers, log.n_videos, tags.shape[1], chosen.dim, seed_of(chosen.seed, "network"))
+        network = _Network(log.n_viewers, log.n_videos, tags.shape[1], chosen.dim, seed_of(chosen.seed))
         if not timed:
             for field in (network.hours, network.days):
                 nn.init.zeros_(field).requires_grad_(False)
+
+        of_videos = torch.from_numpy(np.asarray(log.binary.sum(axis=0), np.float32).ravel())
+        of_tags = torch.from_numpy(np.asarray(log.binary.sum(axis=0) @ tags.multiply(tags), np.float32).ravel())
+
+        def vectors_of(people: Tensor, hours: Tensor, days: Tensor) -> Tensor:
+            fields = (network.viewers[people], network.hours[hours], network.days[days])
+            return torch.stack([field.square().sum(dim=1) for field in fields]).sum(dim=0)
+
+        def sizes() -> Tensor:
+            of = (of_videos * network.videos.square().sum(dim=1)).sum()
+            return of + (of_tags * network.tags.square().sum(dim=1)).sum()
 
         def loss_of(rows: Rows) -> Tensor:
             people, hours, days = (torch.from_numpy(contexts[rows, field]) for field in range(3))
             own = network.viewers[people]
             vectors = own + network.hours[hours] + network.days[days]
             sums, weights = network.sides(tags)
-            found = softmax_loss(vectors, sums, weights, targets[rows], data.seen_videos, chosen.most_candidates)
-            few = (network.videos, network.tags, network.hours, network.days)
-            whole = torch.stack([field.square().sum() for field in few]).sum()
-            return found + chosen.l2 * (own.square().sum() + (len(rows) / len(contexts)) * whole)
+            besides = log.binary[contexts[rows, 0]] - targets[rows].sign()
+            found = softmax_loss(
+                vectors, sums, weights, targets[rows], data.seen_videos, chosen.most_candidates, besides
+            )
+            size = (torch.from_numpy(counts[rows]) * vectors_of(people, hours, days)).sum()
+            return found + chosen.l2 * (size + (len(rows) / len(contexts)) * sizes())
 
         def judge() -> float:
             self._take(network, data, tags)

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ranker.interactions import Sparse
-from ranker.models.factors import Factors, fingerprint, watched
+from ranker.models.factors import Factors, fingerprint, remembered
 from ranker.models.learning import LearningConfig, Rows, learn, seed_of, shuffled
 from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.ranking_loss import softmax_loss, sparse_sum
@@ -37,14 +37,15 @@ class LightGcnConfig(LearningConfig):
 
     epochs: int = Field(300, ge=1)
     batch: int = Field(1024, ge=1)
-    learning_rate: float = Field(0.02, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(0.05, gt=0, allow_inf_nan=False)
     evaluate_every: int = Field(5, ge=1)
     patience: int = Field(4, ge=1)
     dim: int = Field(64, ge=1)
     layers: int = Field(2, ge=1, le=8)
-    l2: float = Field(1e-3, ge=0, allow_inf_nan=False, description="On the squared lowest vectors, per viewer learnt.")
+    l2: float = Field(0.01, ge=0, allow_inf_nan=False, description="On squared lowest vectors, for each act of theirs.")
     heavy: float = Field(1.0, ge=0, le=1, description="A viewer of n videos counts n to this power.")
     hide: float = Field(0.0, ge=0, lt=1, description="Share of the edges that a step leaves out, and alone asks for.")
+    half_rank: float | None = Field(None, gt=0, description="Scores: a video r places back counts exp(-r / half_rank).")
     most_candidates: int = Field(20_000, ge=1, description="Videos in a softmax; of more, so many are drawn.")
 
 
@@ -85,22 +86,26 @@ class LightGcn:
         edges, targets = _edges(log), log.binary.copy()
         targets.data *= np.repeat(np.maximum(counts, 1).astype(np.float32) ** np.float32(chosen.heavy - 1), counts)
         learners = np.flatnonzero(counts).astype(np.int64)
-        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed, "network"))
+        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed))
         flat = torch.zeros(log.n_videos)
+        of_viewers = counts.astype(np.float32)
+        of_videos = torch.from_numpy(np.bincount(log.binary.indices, minlength=log.n_videos).astype(np.float32))
 
         def loss_of(rows: Rows) -> Tensor:
             some = learners[rows]
-            kept, asked_for = edges, targets
+            kept, asked_for, given = edges, targets[some], None
             if chosen.hide:
                 hidden = torch.rand(edges.nnz).numpy() < chosen.hide
                 kept, asked_for = edges.copy(), targets.copy()
                 kept.data = np.where(hidden, np.float32(0), kept.data / np.float32(1 - chosen.hide))
                 asked_for.data = np.where(hidden, targets.data, np.float32(0))
+                asked_for, given = asked_for[some], kept[some]
             viewers, videos = network.propagated(kept, chosen.layers)
             vectors = viewers[torch.from_numpy(some)]
-            size = network.viewers[torch.from_numpy(some)].square().sum()
-            size = size + network.videos.square().sum() * (len(rows) / len(learners))
-            found = softmax_loss(vectors, videos, flat, asked_for[some], data.seen_videos, chosen.most_candidates)
+            own = network.viewers[torch.from_numpy(some)].square().sum(dim=1)
+            size = (torch.from_numpy(of_viewers[some]) * own).sum()
+            size = size + (of_videos * network.videos.square().sum(dim=1)).sum() * (len(rows) / len(learners))
+            found = softmax_loss(vectors, videos, flat, asked_for, data.seen_videos, chosen.most_candidates, given)
             return found + chosen.l2 * size
 
         def judge() -> float:
@@ -128,18 +133,19 @@ class LightGcn:
             _, below = _propagated(edges, network.viewers, network.videos, layers - 1)
         counts = np.asarray(data.log.binary.sum(axis=0)).ravel()
         memory = below.numpy() * np.float32(layers / (layers + 1)) / np.sqrt(np.maximum(counts, 1))[:, None]
-        own = network.viewers.detach().numpy() / np.float32(layers + 1)
+        own = np.asarray(network.viewers.detach().numpy() / (layers + 1), np.float32)
         own[np.diff(data.log.binary.indptr) == 0] = 0
         bias = np.zeros(len(memory), np.float32)
         self._factors = Factors(own, videos.numpy().copy(), memory.astype(np.float32), bias, data.seen_videos)
 
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`. Videos without an act in training get the lowest score of the others."""
-        return self._factors.score(viewers, watched(log, viewers), log.n_videos)
+        return self._factors.score(viewers, remembered(log, viewers, self.config.half_rank), log.n_videos)
 
     def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:
         """Each watched video (what it brings by way of all layers) and the viewer's own lowest layer."""
-        return self._factors.explain(viewer, watched(log, np.array([viewer], np.int64)), video)
+        weights = remembered(log, np.array([viewer], np.int64), self.config.half_rank)
+        return self._factors.explain(viewer, weights, video)
 
     def arrays(self) -> Arrays:
         """See `Model.arrays`."""

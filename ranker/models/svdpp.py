@@ -26,7 +26,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from ranker.interactions import Sparse
-from ranker.models.factors import Factors, fading, fingerprint, largest_first, watched
+from ranker.models.factors import Factors, fingerprint, largest_first, remembered
 from ranker.models.learning import LearningConfig, Rows, learn, seed_of, shuffled
 from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.ranking_loss import softmax_loss, sparse_sum
@@ -44,10 +44,9 @@ class SvdPlusPlusConfig(LearningConfig):
     patience: int = Field(4, ge=1)
     loss: Literal["ranking", "ratings"] = "ranking"
     dim: int = Field(64, ge=1)
-    l2: float = Field(
-        0.3, ge=0, allow_inf_nan=False, description="On squared vectors, per viewer (per rating: ratings)."
-    )
-    l2_own: float = Field(0.3, ge=0, allow_inf_nan=False, description="The same on the viewers' own factors p.")
+    l2: float = Field(0.03, ge=0, allow_inf_nan=False, description="On squared q and y, for each act that uses them.")
+    l2_own: float = Field(0.03, ge=0, allow_inf_nan=False, description="The same on the viewers' own factors p.")
+    l2_bias: float = Field(0.02, ge=0, allow_inf_nan=False, description="Ratings: the same on biases.")
     hide: float = Field(0.5, ge=0, lt=1, description="Share of a history that a step leaves out and asks for.")
     heavy: float = Field(1.0, ge=0, le=1, description="Ranking: a viewer of n videos counts n to this power.")
     half_rank: float | None = Field(None, gt=0, description="Scores: a video r places back counts exp(-r / half_rank).")
@@ -81,7 +80,7 @@ class SvdPlusPlus:
         """Learn from all pairs with a value above 0, or from all stars. See `Model.fit`."""
         check_fit(data)
         chosen, asked, log = self.config, run or Run(), data.log
-        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed, "network"))
+        network = _Network(log.n_viewers, log.n_videos, chosen.dim, seed_of(chosen.seed))
         self._stars = np.zeros(3, np.float32)
         if chosen.loss == "ranking":
             learners = np.flatnonzero(np.diff(log.binary.indptr)).astype(np.int64)
@@ -128,20 +127,19 @@ class SvdPlusPlus:
         self._viewer_bias = viewer_bias
 
     def _weights(self, log: ActLog, viewers: Integers) -> Sparse:
-        half_rank = self.config.half_rank
-        return watched(log, viewers) if half_rank is None else fading(log, viewers, half_rank)
+        return remembered(log, viewers, self.config.half_rank)
 
     def _offset(self, viewers: Integers) -> Float32:
         """float32 [len(viewers)]: what all scores of a viewer have in common."""
         inside = viewers < len(self._viewer_bias)
         found = np.where(inside, self._viewer_bias[np.where(inside, viewers, 0)], 0) + self._stars[0]
-        return found.astype(np.float32)
+        return np.asarray(found, np.float32)
 
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`; predicted stars with `loss: "ratings"`. Videos without an act in training get the lowest
         score of the others."""
         found = self._factors.score(viewers, self._weights(log, viewers), log.n_videos)
-        return found + self._offset(viewers)[:, None]
+        return np.asarray(found + self._offset(viewers)[:, None], np.float32)
 
     def predict_ratings(self, log: ActLog, viewers: Integers, videos: Integers) -> Float32:
         """float32 [n]: the stars that each viewer would give to the video in the same place, within the range of those
@@ -159,7 +157,7 @@ class SvdPlusPlus:
         found = self._offset(viewers) + known * (
             factors.bias[rows] + np.einsum("nd,nd->n", vectors[place], factors.videos[rows])
         )
-        return np.clip(found, self._stars[1], self._stars[2]).astype(np.float32)
+        return np.asarray(np.clip(found, self._stars[1], self._stars[2]), np.float32)
 
     def explain(self, log: ActLog, viewer: int, video: int) -> list[Reason]:
         """Each watched video (its y), the viewer's own factor, the video's bias; of stars their mean and the viewer's
@@ -186,6 +184,7 @@ class SvdPlusPlus:
 
 def _ranking(network: _Network, data: TrainingData, learners: Integers, chosen: SvdPlusPlusConfig) -> Any:
     binary = data.log.binary
+    of_videos = torch.from_numpy(np.asarray(binary.sum(axis=0), np.float32).ravel())
 
     def loss_of(rows: Rows) -> Tensor:
         some = learners[rows]
@@ -194,15 +193,23 @@ def _ranking(network: _Network, data: TrainingData, learners: Integers, chosen: 
             hidden = torch.rand(history.nnz).numpy() < chosen.hide
             history.data = (~hidden).astype(np.float32)
             targets.data = hidden.astype(np.float32)
-        counts = np.asarray(targets.sum(axis=1)).ravel()
-        targets = sparse.diags((np.maximum(counts, 1) ** (chosen.heavy - 1)).astype(np.float32)) @ targets
+        counts = np.maximum(np.asarray(targets.sum(axis=1)).ravel(), 1)
+        targets = (sparse.diags((counts ** (chosen.heavy - 1)).astype(np.float32)) @ targets).tocsr()
+        targets.eliminate_zeros()
         vectors = network.viewers[torch.from_numpy(some)]
-        size = chosen.l2_own * vectors.square().sum()
+        number = torch.from_numpy(np.diff(history.indptr).astype(np.float32))
+        size = chosen.l2_own * (number * vectors.square().sum(dim=1)).sum()
         vectors = vectors + sparse_sum(_mean_root(history), network.memory)
         found = softmax_loss(
-            vectors, network.videos, network.bias, targets.tocsr(), data.seen_videos, chosen.most_candidates
+            vectors,
+            network.videos,
+            network.bias,
+            targets,
+            data.seen_videos,
+            chosen.most_candidates,
+            history if chosen.hide else None,
         )
-        whole = network.videos.square().sum() + network.memory.square().sum()
+        whole = (of_videos * (network.videos.square() + network.memory.square()).sum(dim=1)).sum()
         return found + size + chosen.l2 * (len(rows) / len(learners)) * whole
 
     return loss_of
@@ -229,8 +236,8 @@ def _ratings(network: _Network, log: ActLog, learners: Integers, mean: float, ch
         error = (torch.from_numpy(log.ratings[acts]) - predicted).square().sum()
         number = torch.from_numpy(counts.astype(np.float32))
         # As in the paper each rating pays for all that it used.
-        size = (number * (own.square().sum(dim=1) * chosen.l2_own + own_bias.square() * chosen.l2)).sum()
-        size = size + chosen.l2 * (factors.square().sum() + biases.square().sum())
+        size = (number * (own.square().sum(dim=1) * chosen.l2_own + own_bias.square() * chosen.l2_bias)).sum()
+        size = size + chosen.l2 * factors.square().sum() + chosen.l2_bias * biases.square().sum()
         memory = network.memory[torch.from_numpy(history[some].indices.astype(np.int64))]
         return error + size + chosen.l2 * memory.square().sum()
 

@@ -121,12 +121,10 @@ class ActLog:
         ends = np.searchsorted(viewers, np.arange(self.n_viewers), side="right")
         rank = ends[viewers] - 1 - np.arange(len(viewers))
         weights = np.exp(-rank / half_rank)
-        # Later places overwrite: within a viewer they are the later acts.
-        cells = {(int(v), int(i)): float(w) for v, i, w in zip(viewers, videos, weights, strict=True)}
-        if not cells:
-            return summed(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), (self.n_viewers, self.n_videos))
-        pairs = np.array(list(cells), np.int64)
-        return summed(pairs[:, 0], pairs[:, 1], np.array(list(cells.values())), (self.n_viewers, self.n_videos))
+        # The last place of each cell: within a viewer they are in order of time.
+        _, from_end = np.unique((viewers * self.n_videos + videos)[::-1], return_index=True)
+        last = len(viewers) - 1 - from_end
+        return summed(viewers[last], videos[last], weights[last], (self.n_viewers, self.n_videos))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bpr": {"dim": 8, "learning_rate": 0.05, "batch": 64, "epochs": 30, "draws": 1, "l2": 0.05},
     "svdpp": {"dim": 8, "learning_rate": 0.05, "batch": 16, "epochs": 30, "l2": 0.01, "l2_own": 0.01},
     "lightgcn": {"dim": 8, "learning_rate": 0.05, "batch": 16, "epochs": 30, "l2": 0.01},
-    "fm": {"dim": 8, "learning_rate": 0.05, "batch": 64, "epochs": 30, "l2": 0.01},
+    "fm": {"dim": 8, "learning_rate": 0.05, "batch": 64, "epochs": 40, "l2": 0.1},
 }
 NAMES = sorted(SETTINGS)
 ALL = np.arange(VIEWERS + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from ranker.models.factors import watched
 from ranker.models.lightgcn import LightGcn, _edges, _Network
@@ -57,6 +58,20 @@ def test_the_softmax_loss_by_hand_and_by_a_sample() -> None:
     drawn = [float(softmax_loss(vectors, videos, bias, targets, seen, 29)) for _ in range(200)]
     # A positive that is not drawn counts besides those that are: a little too much, never far off.
     assert np.mean(drawn) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("most", [1000, 29])
+def test_what_was_given_does_not_compete(most: int) -> None:
+    data = planted()
+    vectors, videos, bias = torch.zeros(1, 4), torch.zeros(VIDEOS + 1, 4), torch.zeros(VIDEOS + 1)
+    # All of equal score, and one alone is not given: nothing stands against the target but itself.
+    target = sparse.csr_matrix(np.eye(VIDEOS + 1, dtype=np.float32)[[2]])
+    given = sparse.csr_matrix(1 - np.eye(VIDEOS + 1, dtype=np.float32)[[2]])
+    torch.manual_seed(1)
+    alone = float(softmax_loss(vectors, videos, bias, target, data.seen_videos, most, given))
+    among = float(softmax_loss(vectors, videos, bias, target, data.seen_videos, most))
+    assert alone < np.log(4)
+    assert among > np.log(VIDEOS / 2)
 
 
 def test_a_history_has_length_one() -> None:
