@@ -29,6 +29,7 @@ from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
 class SasRecConfig(SequenceConfig):
     """`dim` is a multiple of `heads`."""
 
+    dim: int = Field(128, ge=1, le=4096)
     blocks: int = Field(1, ge=1, le=24)
     heads: int = Field(2, ge=1, le=64)
 

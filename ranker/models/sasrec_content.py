@@ -1,7 +1,7 @@
 """SASRec over what videos are: vectors of content go in and come out, so that videos that nobody watched are ranked.
 
-Inputs and outputs are each a small network over all features of a video, every modality at unit length, in the manner
-of UniSRec (Hou et al., KDD 2022, "Towards Universal Sequence Representation Learning for Recommender Systems").
+Inputs and outputs are each a projection of all features of a video, every modality at unit length, in the manner of
+UniSRec (Hou et al., KDD 2022, "Towards Universal Sequence Representation Learning for Recommender Systems").
 Training's softmax is over the videos that were watched: what nobody could watch yet is not taught to be bad. The linear
 part (`transitions`) is what each watched video says of every other, as a ridge regression on the features predicts it.
 
@@ -25,17 +25,23 @@ from ranker.models.model import Arrays, Reason, Run, check_fit
 from ranker.models.sequence_network import OF_NETWORK, DescribedVideos, SequenceNetwork, Transformer, marks_of
 from ranker.models.sequence_ranker import SequenceConfig, SequenceRanker, stored, transitions_of
 from ranker.models.training_data import ActLog, Content, Float32, Integers, TrainingData
-from ranker.models.transitions import by_content
+from ranker.models.transitions import TransitionsConfig, by_content
 from store.errors import InputError
 
 
 class SasRecContentConfig(SequenceConfig):
-    """`dim` is a multiple of `heads`."""
+    """`dim` is a multiple of `heads`. The linear part counts more than the network, and fades less, than where videos
+    have vectors of their own: for new videos lasting taste says more than what was watched last."""
 
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(1.0, ge=0, allow_inf_nan=False)
+    dim: int = Field(32, ge=1, le=4096)
+    linear_weight: float = Field(16.0, ge=0, allow_inf_nan=False)
+    linear: TransitionsConfig = TransitionsConfig(rank=100.0, follow=0.0)
     blocks: int = Field(1, ge=1, le=24)
     heads: int = Field(2, ge=1, le=64)
-    hidden: int = Field(128, ge=1, le=8192, description="Width of the networks that project the features.")
-    map_regularisation: float = Field(10.0, gt=0, allow_inf_nan=False, description="Of the linear part's regression.")
+    hidden: int = Field(128, ge=0, le=8192, description="Hidden width of the projections of features; 0: linear.")
+    map_regularisation: float = Field(30.0, gt=0, allow_inf_nan=False, description="Of the linear part's regression.")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

@@ -53,8 +53,7 @@ class DescribedVideos(nn.Module):
         super().__init__()
         self.register_buffer("features", features)
         width = features.shape[1]
-        self.of_inputs = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, dim))
-        self.of_outputs = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, dim + 1))
+        self.of_inputs, self.of_outputs = _projection(width, hidden, dim), _projection(width, hidden, dim + 1)
         self.marks = nn.Parameter(marks)
 
     def inputs(self) -> Tensor:
@@ -65,6 +64,12 @@ class DescribedVideos(nn.Module):
         """(vectors [k, dim], biases [k]) of videos by number."""
         found = self.of_outputs(self.features[some])
         return found[:, :-1], found[:, -1]
+
+
+def _projection(width: int, hidden: int, dim: int) -> nn.Module:
+    if not hidden:
+        return nn.Linear(width, dim)
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
 
 class Block(nn.Module):

@@ -34,10 +34,10 @@ VIEWERS_AT_ONCE = 256
 class SequenceConfig(LearningConfig):
     """What all sequence models can be told. A batch is one of windows."""
 
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(8, ge=1)
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0, allow_inf_nan=False)
-    patience: int = Field(4, ge=1)
+    patience: int = Field(3, ge=1)
     dim: int = Field(64, ge=1, le=4096)
     context: int = Field(50, ge=1, le=4096, description="Newest steps that are looked at; steps of a window.")
     dropout: float = Field(0.3, ge=0, lt=1)
