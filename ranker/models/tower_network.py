@@ -14,7 +14,8 @@ The video tower is y_v (its id) and unit vectors k_m(v), a linear map of each mo
     s_k(u, v) = <c_k, y_v> + t(u) * sum_m a_km(u, v) <q_km, k_m(v)>
     a_km(u, v) = has_m(v) exp(l_km(u)) / sum_m' has_m'(v) exp(l_km'(u))
 
-so the weight of a modality is the viewer's own, and goes to the others where a video lacks it. Both sums are inner
+so the weight of a modality is the viewer's own, and goes to the others where a video lacks it. g is one number for
+videos whose id is known and 1 for new ones, whose content has to say all. Both sums are inner
 products with a fixed vector per video ([has_m k_m] and [has_m]), which is why all videos are scored by two products of
 matrices. The interests are joined by s = sum_k p_k s_k + b_v, p = softmax_k(choice * s_k): the interest that fits best
 speaks, softly (a maximum in the limit), and the parts of a score still add up.
@@ -35,19 +36,22 @@ WIDEST = 8.0
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """The video tower's output for all n videos: `watched` [n, dim] (x), `ids` [n, dim] (y), `bias` [n], `keys` by
-    modality [n, width], unit or zero, `has` [n, modalities] of 0 and 1."""
+    """The video tower's output for all n videos: `watched` [n, dim] (x), `ids` [n, dim] (y), `bias` [n], `worth` [n]
+    (g), `keys` by modality [n, width], unit or zero, `has` [n, modalities] of 0 and 1."""
 
     watched: Tensor
     ids: Tensor
     bias: Tensor
+    worth: Tensor
     keys: tuple[Tensor, ...]
     has: Tensor
 
     def only(self, places: Tensor) -> Videos:
         """The same of some videos."""
         keys = tuple(key[places] for key in self.keys)
-        return Videos(self.watched[places], self.ids[places], self.bias[places], keys, self.has[places])
+        return Videos(
+            self.watched[places], self.ids[places], self.bias[places], self.worth[places], keys, self.has[places]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +107,10 @@ class TowerNetwork(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n))
         # What a video without an id has for a bias.
         self.newcomer = nn.Parameter(torch.zeros(()))
-        self.attention = nn.Parameter(0.5 * torch.randn(interests, dim))
+        self.attention = nn.Parameter(0.1 * torch.randn(interests, dim))
         # n ** (power of history) and the strength of content: exp(first + second * log(1 + n)).
         self.strength = nn.Parameter(torch.tensor([1.0, 0.0]))
+        self.worth = nn.Parameter(torch.zeros(()))
         self.maps: Mapping[str, nn.Linear] = nn.ModuleDict()  # type: ignore[assignment]
         self.looks: Mapping[str, nn.Linear] = nn.ModuleDict()  # type: ignore[assignment]
         self.attend = nn.ParameterDict()
@@ -116,10 +121,14 @@ class TowerNetwork(nn.Module):
             here = min(width, rows.shape[1])
             self.maps[name] = nn.Linear(rows.shape[1], here)
             self.looks[name] = nn.Linear(dim, here)
-            self.attend[name] = nn.Parameter(0.5 * torch.randn(interests, here))
+            self.attend[name] = nn.Parameter(0.1 * torch.randn(interests, here))
         # The logit of a modality: how much of one mind the history is in it, and whose history it is.
         self.agreement = nn.Parameter(torch.zeros(len(self.modalities)))
         self.taste = nn.Linear(dim, max(1, len(self.modalities)))
+        # The first interest starts as all of the history alike, the others as chance has it, so that they come apart.
+        with torch.no_grad():
+            for queries in (self.attention, *self.attend.values()):
+                queries[0] = 0
         for layer in [*self.looks.values(), self.taste]:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -137,7 +146,8 @@ class TowerNetwork(nn.Module):
             * self.present[:, place, None]
             for place, name in enumerate(self.modalities)
         )
-        return Videos(watched, ids, self.bias * known + self.newcomer * (1 - known), keys, self.present)
+        bias = self.bias * known + self.newcomer * (1 - known)
+        return Videos(watched, ids, bias, torch.exp(self.worth * known), keys, self.present)
 
     def interest(self, videos: Videos) -> Tensor:
         """[n, K]: e, how much each interest attends to each video in anybody's history."""
@@ -179,7 +189,7 @@ class TowerNetwork(nn.Module):
             asked = torch.cat([weights[:, :, m, None] * look for m, look in enumerate(viewers.looks)], dim=2)
             above = asked @ torch.cat(videos.keys, dim=1).T
             below = weights @ videos.has.T
-            each = each + viewers.strength[:, None, None] * above / below.clamp_min(1e-9)
+            each = each + viewers.strength[:, None, None] * videos.worth * above / below.clamp_min(1e-9)
         if each.shape[1] == 1:
             return each[:, 0] + videos.bias
         chosen = torch.softmax(self.choice * each, dim=1)
@@ -193,7 +203,8 @@ class TowerNetwork(nn.Module):
         alike = [look @ key.T for look, key in zip(viewers.looks, videos.keys, strict=True)]
         content = torch.zeros_like(weights)
         if alike:
-            content = viewers.strength[:, None, None, None] * weights * torch.stack(alike, dim=3)
+            strength = viewers.strength[:, None, None, None] * videos.worth[:, None]
+            content = strength * weights * torch.stack(alike, dim=3)
         return Parts(ids, weights, content, torch.softmax(self.choice * (ids + content.sum(dim=3)), dim=1))
 
     @torch.no_grad()

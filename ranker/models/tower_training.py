@@ -15,13 +15,15 @@ from torch.nn import functional
 from ranker.interactions import Sparse
 from ranker.models.learning import LearningConfig
 from ranker.models.tower_network import TowerNetwork
-from ranker.models.tower_start import neighbours, principal, spectral
+from ranker.models.tower_start import ease, neighbours, principal, spectral
 from ranker.models.training_data import ActLog, Integers, TrainingData
 from store.errors import InputError
 
-# Scales of the ids, strengths of the content and shares of log popularity that are tried before learning starts.
+# Scales of ids, strengths of content, shares of log popularity, and what content is worth beside an id, that are tried
+# before learning starts.
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 SHARES = (0.0, 0.25, 0.5, 1.0)
+WORTHS = (1.0, 0.5, 0.25, 0.1, 0.03)
 # Viewers on whom they are tried.
 TRIED = 512
 
@@ -44,9 +46,10 @@ class TwoTowerConfig(LearningConfig):
     item_dropout: float = Field(0.2, ge=0, lt=1, description="Share of videos whose id is taken away in a step.")
     negatives: Literal["all", "batch"] = Field("all", description="The rivals of what is held back.")
     correction: float = Field(1.0, ge=0, le=1, description="Of `batch`: share of log q that is taken off (0: none).")
-    start: Literal["spectral", "random"] = Field("spectral", description="Where ids start.")
+    start: Literal["spectral", "ease", "random"] = Field("spectral", description="Where ids start.")
     popular: float = Field(0.5, ge=0, le=1, description="Of `spectral`: b.")
     passes: float = Field(0.5, ge=0, allow_inf_nan=False, description="Of `spectral`: steps of a walk (0: all alike).")
+    ridge: float = Field(250.0, gt=0, allow_inf_nan=False, description="Of `ease`.")
     anchor: float = Field(0.0, ge=0, allow_inf_nan=False, description="Pull of ids back to where they started.")
     smoothing: float = Field(0.0, ge=0, allow_inf_nan=False, description="How much of its neighbours' ids a video has.")
     attention: Literal["viewer", "uniform"] = Field("viewer", description="Whose weights the modalities have.")
@@ -167,8 +170,13 @@ def begin(data: TrainingData, config: TwoTowerConfig) -> tuple[TowerNetwork, lis
             directions, offset = principal(given[name], config.width)
             network.maps[name].weight.copy_(torch.from_numpy(directions))
             network.maps[name].bias.copy_(torch.from_numpy(offset))
-        if config.start == "spectral":
-            watched, ids = spectral(data.log.binary, config.dim, config.popular, config.passes)
+        if config.start != "random":
+            binary = data.log.binary
+            watched, ids = (
+                ease(binary, config.dim, config.ridge)
+                if config.start == "ease"
+                else spectral(binary, config.dim, config.popular, config.passes)
+            )
             network.watched.copy_(torch.from_numpy(watched))
             network.ids.copy_(torch.from_numpy(ids))
     if config.smoothing:
@@ -210,7 +218,9 @@ def calibrate(network: TowerNetwork, held: HeldBack, config: TwoTowerConfig) -> 
     root = (min(losses, key=lambda one: losses[one]) / spread.clamp_min(1e-6)).sqrt()
     network.watched.copy_(watched * root)
     network.ids.copy_(ids * root)
-    for parameter, values in ((network.bias, SHARES), (network.strength, SCALES)):
+    # Content is brought to scale by the videos whose ids are dropped, then it is asked what it is worth to the others.
+    network.worth.fill_(np.log(WORTHS[-1]))
+    for parameter, values in ((network.bias, SHARES), (network.strength, SCALES), (network.worth, WORTHS)):
         losses = {}
         for value in values:
             _set(parameter, value, counts)
@@ -222,8 +232,10 @@ def calibrate(network: TowerNetwork, held: HeldBack, config: TwoTowerConfig) -> 
 def _set(parameter: Tensor, value: float, counts: Tensor) -> None:
     if parameter.dim() and len(parameter) == len(counts):
         parameter.copy_(value * counts)
-    else:
+    elif parameter.dim():
         parameter[0] = float(np.log(value))
+    else:
+        parameter.fill_(float(np.log(value)))
 
 
 def network_of(features: Mapping[str, Tensor], known: Tensor, config: TwoTowerConfig) -> TowerNetwork:
