@@ -49,7 +49,7 @@ class MultiTaskConfig(BaseModel):
     experts: int = Field(4, ge=1)
     tower: int = Field(16, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    hidden_share: float = Field(0.1, ge=0, lt=1, description="How often training hides who the viewer or video is.")
+    hidden_share: float = Field(0.3, ge=0, lt=1, description="How often training hides who the viewer or video is.")
     buckets: int = Field(64, ge=0, description="Tags are hashed into so many.")
     weighting: Literal["fixed", "uncertainty"] = "fixed"
     task_weights: dict[str, float] = Field({}, description="Of fixed weighting; 1 for who is not named.")
@@ -60,15 +60,15 @@ class MultiTaskConfig(BaseModel):
     adversarial_weight: float = Field(0.2, ge=0, allow_inf_nan=False)
     calibration: Method = "platt"
     holdout: Holdout = "folds"
-    folds: int = Field(4, ge=2, description="Fits of the inputs besides the last one; of `last` it is one.")
+    folds: int = Field(5, ge=2, description="Fits of the inputs besides the last one; of `last` it is one.")
     held_share: float = Field(0.2, gt=0, lt=1, description="Of `last`: how much of each viewer's past is held back.")
-    drawn: int = Field(5, ge=1, description="Videos that the viewer never had, against each pair.")
-    hard: float = Field(0.5, ge=0, le=1, description="How many of these come from the inputs' best.")
+    drawn: int = Field(8, ge=1, description="Videos that the viewer never had, against each pair.")
+    hard: float = Field(0.0, ge=0, le=1, description="How many of these come from the inputs' best alone.")
     valid_share: float = Field(0.1, gt=0, lt=1, description="Of the pairs: for calibration, and to end training.")
     most: int = Field(200, ge=1, description="Unseen videos of a viewer that are ranked by the heads.")
     objectives: Objectives = Objectives()
     head_weights: dict[str, float] = HEAD_WEIGHTS
-    learning: LearningConfig = LearningConfig(epochs=12, batch=1024, learning_rate=2e-3, weight_decay=1e-2, patience=3)
+    learning: LearningConfig = LearningConfig(epochs=8, batch=512, learning_rate=1e-3, weight_decay=1e-2, patience=2)
 
     @field_validator("inputs")
     @classmethod

@@ -62,6 +62,20 @@ class VideoFacts:
             float(len(outcomes) > 0 and outcomes.at.min() > FIRST_CLOCK),
         )
 
+    def widened(self, n_videos: int) -> VideoFacts:
+        """With videos that came after training: nobody had them, and their shares are those of all."""
+        more = n_videos - len(self.had)
+        if more <= 0:
+            return self
+        return VideoFacts(
+            np.r_[self.had, np.zeros(more)],
+            np.r_[self.first_at, np.full(more, np.nan)],
+            np.concatenate([self.rates, np.tile(self.base, (more, 1))]),
+            self.base,
+            self.span,
+            self.clock,
+        )
+
     def arrays(self) -> dict[str, Float64]:
         """All of it, by name."""
         return {

@@ -183,6 +183,14 @@ def test_a_video_without_acts_has_a_finite_score() -> None:
     model = MultiTask(**SMALL | {"learning": LearningConfig(epochs=1)})
     model.fit(wider)
     assert np.isfinite(model.score(wider.log, np.arange(VIEWERS))[:, VIDEOS]).all()
+    # And one that came after training, which a viewer has had meanwhile.
+    later = ActLog.of(np.r_[log.viewers, [0]], np.r_[log.videos, [VIDEOS + 1]], VIEWERS, VIDEOS + 2)
+    scores = model.score(later, np.arange(VIEWERS))
+    assert scores.shape == (VIEWERS, VIDEOS + 2)
+    assert np.isfinite(scores).all()
+    assert sum(reason.share for reason in model.explain(later, 0, VIDEOS + 1)) == pytest.approx(
+        scores[0, VIDEOS + 1], abs=1e-5
+    )
     assert all(np.isfinite(v).all() for v in model.predict(wider.log, np.array([0]), np.array([VIDEOS])).values())
 
 
