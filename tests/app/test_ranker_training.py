@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -285,7 +287,7 @@ def test_a_rival_of_other_videos_and_viewers_is_asked_the_same(reelsense: ReelSe
     old = train_ranker(reelsense, "ease", settings={"regularisation": 100.0})
     world.publish("a new one", "cars")
     later = [act(f"viewer {n}", "a new one", at=NOON + n) for n in range(1, 60, 2)]
-    reelsense.event_log.add([act("aaron", "cars 0", at=NOON - 20_000), *later])
+    reelsense.event_log.add([act("aaron", "cars 0", at=NOON - 20_000), act("zed", "cooking 0"), *later])
     found = training_data_of(reelsense, content=False)
     ranker = load(reelsense.objects, old["ranker"])
     rows = np.arange(len(found.viewer_ids))
@@ -300,6 +302,9 @@ def test_a_rival_of_other_videos_and_viewers_is_asked_the_same(reelsense: ReelSe
         13,
     )
     expected = ranker.model.score(own, np.array([0]))[0]
+    aaron, zed = found.viewer_ids.index("aaron"), found.viewer_ids.index("zed")
+    other = found.video_ids.index(video_id("cars 1"))
+    assert scores[aaron, other] > scores[zed, other] == 0, "strangers are not one stranger"
     for video, number in ranker.video_numbers.items():
         assert scores[place, found.video_ids.index(video)] == pytest.approx(expected[number], abs=1e-6)
 
@@ -374,6 +379,27 @@ def test_a_damaged_champion_is_left_out_and_spoils_nothing(reelsense: ReelSense)
     with pytest.raises(ReelsenseError) as refused:
         load(reelsense.objects, title)
     assert refused.value.code == "model.damaged", "ids of other videos"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "torch"), [("ease", False), ("bpr", True)])
+def test_a_serving_process_loads_torch_for_a_champion_that_needs_it_alone(
+    reelsense: ReelSense, name: str, *, torch: bool
+) -> None:
+    crowd(reelsense)
+    promote(reelsense, train_ranker(reelsense, name)["ranker"], force=True)
+    program = (
+        "import sys; from pathlib import Path; from app.operations import ReelSense\n"
+        "from store.settings import load_settings\n"
+        "reelsense = ReelSense(load_settings(data=Path(sys.argv[1])))\n"
+        "items = reelsense.recommend('viewer 1', 9)['items']\n"
+        "assert any('source_model' in item['terms'] for item in items)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(reelsense.settings.data)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, str(torch)), done.stderr[-2000:]
 
 
 # --- forgetting ------------------------------------------------------------------------------------------------------
