@@ -14,7 +14,7 @@ import numpy as np
 
 from ranker.champion import CHAMPION, NONE
 from ranker.evaluation import difference
-from ranker.models.validation import METRIC, Split, split_by_time
+from ranker.models.validation import METRIC, Split, split_again
 from ranker.stored_rankers import (
     StoredRanker,
     card_of,
@@ -115,7 +115,8 @@ def compared(
     found = training_data_of(
         reelsense, content=False, until=card["data"]["until"], video_ids=challenger.videos, viewer_ids=viewers
     )
-    split = split_by_time(found.data.log)
+    judged = card["validation"]
+    split = split_again(found.data.log, judged["held_back"], judged["cut"])
     ours = _figures(split, found, challenger)
     if rival is None:
         counts = np.asarray(split.train.binary.sum(axis=0), np.float64).ravel()

@@ -178,7 +178,7 @@ def submitted(
 
     make_model(name, dict(settings) | ({} if seed is None else {"seed": seed}))
     request = {"model": name, "seed": seed, "settings": dict(settings), "promote": promote}
-    return submit(reelsense.settings, reelsense.catalogue, request, this_user().name).model_dump()
+    return submit(reelsense.settings, reelsense.catalogue, request, this_user().who).model_dump()
 
 
 def parsed_settings(assignments: Sequence[str]) -> dict[str, Any]:

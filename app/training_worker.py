@@ -94,7 +94,8 @@ def run_job(settings: Settings, job_id: str) -> None:
             jobs.fail(job, ReelsenseError("ranker.training_failed", text))
             return
         with _alive(jobs, job) as tell:
-            jobs.finish(job, _trained(reelsense, job, tell))
+            result = _trained(reelsense, job, tell)
+        jobs.finish(job, result)
     except Stopped:
         # A job that was cancelled, or is another's by now, stays what it is.
         log.info("job stopped", job=job.id, handed_back=jobs.release(job))
@@ -198,10 +199,10 @@ def main() -> None:
     settings = load_settings()
     ended = threading.Event()
 
-    @worker_ready.connect(weak=False)
-    def _ready(**_: Any) -> None:
+    def ready(**_: Any) -> None:
         threading.Thread(target=look_after, args=(settings, training_app(settings), ended), daemon=True).start()
 
+    worker_ready.connect(ready, weak=False)
     run(settings, [QUEUE], arguments.name, training_app)
     ended.set()
 

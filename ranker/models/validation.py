@@ -66,13 +66,30 @@ def split_by_time(log: ActLog) -> Split:
         split = _split(log, log.at >= cut, "time", cut)
         if split.viewers >= LEAST_VIEWERS:
             return split
-        last = np.zeros(len(log), bool)
-        ends, lengths = log.starts[1:], np.diff(log.starts)
-        last[ends[lengths > 1] - 1] = True
-        split = _split(log, last, "last_act", None)
+        split = _split(log, _last(log), "last_act", None)
         if split.viewers:
             return split
-    raise InputError(
+    raise _too_few(log)
+
+
+def split_again(log: ActLog, how: Literal["time", "last_act"], cut: float | None) -> Split:
+    """Hold back what was held back before from a log that has lost some viewers since: the cut stays where it was, so
+    that nothing that was learnt from is asked for. Raises `ranker.too_few_events` where nobody is left."""
+    split = _split(log, _last(log) if cut is None else log.at >= cut, how, cut)
+    if not split.viewers:
+        raise _too_few(log)
+    return split
+
+
+def _last(log: ActLog) -> Any:
+    """bool [acts]: the last act of each viewer who had another before it."""
+    last = np.zeros(len(log), bool)
+    last[log.starts[1:][np.diff(log.starts) > 1] - 1] = True
+    return last
+
+
+def _too_few(log: ActLog) -> InputError:
+    return InputError(
         "ranker.too_few_events",
         f"Of {len(log)} acts there is no viewer with one to learn from and a later one to judge by.",
         hint="Take in more events first.",

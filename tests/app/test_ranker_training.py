@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,7 +247,7 @@ def test_what_is_held_back_came_later_and_is_new_to_those_who_are_known() -> Non
 
 def test_a_challenger_is_served_when_it_is_better_and_only_then(reelsense: ReelSense) -> None:
     crowd(reelsense)
-    good = train_ranker(reelsense, "ease", settings={"regularisation": 10.0})["ranker"]
+    good = train_ranker(reelsense, "ease", settings={"regularisation": 100.0})["ranker"]
     floor = train_ranker(reelsense, "popularity")["ranker"]
     assert champion_of(reelsense) is None
     with pytest.raises(InputError) as refused:
@@ -275,17 +277,17 @@ def test_the_first_switch_is_rolled_back_to_none(reelsense: ReelSense) -> None:
     with pytest.raises(InputError):
         rollback(reelsense)
     crowd(reelsense)
-    promote(reelsense, train_ranker(reelsense, "ease", settings={"regularisation": 10.0})["ranker"])
+    promote(reelsense, train_ranker(reelsense, "ease", settings={"regularisation": 100.0})["ranker"])
     assert rollback(reelsense)["champion"] is None
     assert champion_of(reelsense) is None
 
 
 def test_a_rival_of_other_videos_and_viewers_is_asked_the_same(reelsense: ReelSense, world: World) -> None:
     crowd(reelsense)
-    old = train_ranker(reelsense, "ease", settings={"regularisation": 10.0})
+    old = train_ranker(reelsense, "ease", settings={"regularisation": 100.0})
     world.publish("a new one", "cars")
     later = [act(f"viewer {n}", "a new one", at=NOON + n) for n in range(1, 60, 2)]
-    reelsense.event_log.add([act("aaron", "cars 0", at=NOON - 20_000), *later])
+    reelsense.event_log.add([act("aaron", "cars 0", at=NOON - 20_000), act("zed", "cooking 0"), *later])
     found = training_data_of(reelsense, content=False)
     ranker = load(reelsense.objects, old["ranker"])
     rows = np.arange(len(found.viewer_ids))
@@ -300,6 +302,9 @@ def test_a_rival_of_other_videos_and_viewers_is_asked_the_same(reelsense: ReelSe
         13,
     )
     expected = ranker.model.score(own, np.array([0]))[0]
+    aaron, zed = found.viewer_ids.index("aaron"), found.viewer_ids.index("zed")
+    other = found.video_ids.index(video_id("cars 1"))
+    assert scores[aaron, other] > scores[zed, other] == 0, "strangers are not one stranger"
     for video, number in ranker.video_numbers.items():
         assert scores[place, found.video_ids.index(video)] == pytest.approx(expected[number], abs=1e-6)
 
@@ -317,7 +322,7 @@ def test_the_champion_is_one_more_source_and_its_term_adds_up_and_says_why(reels
     before = other_process(reelsense).make("ana", 12, NOON)
     server = other_process(reelsense)
     server.make("ana", 12, NOON)
-    document = train_ranker(reelsense, "ease", settings={"regularisation": 10.0})
+    document = train_ranker(reelsense, "ease", settings={"regularisation": 100.0})
     kept = server.make("ana", 12, NOON)
     assert [(item.video, item.terms) for item in kept.items] == [(item.video, item.terms) for item in before.items]
     assert not [term for item in kept.items for term in item.terms if term == "source_model"]
@@ -339,7 +344,7 @@ def test_an_event_counts_at_once_a_stranger_is_served_and_a_new_video_comes_from
     reelsense: ReelSense, world: World
 ) -> None:
     crowd(reelsense)
-    promote(reelsense, train_ranker(reelsense, "ease", settings={"regularisation": 10.0})["ranker"])
+    promote(reelsense, train_ranker(reelsense, "ease", settings={"regularisation": 100.0})["ranker"])
     server = other_process(reelsense)
     world.publish("a new one", "cars", tags={"cars": 1.0})
     reelsense.event_log.add([act("new here", "cooking 0")])
@@ -358,7 +363,7 @@ def test_an_event_counts_at_once_a_stranger_is_served_and_a_new_video_comes_from
 
 def test_a_damaged_champion_is_left_out_and_spoils_nothing(reelsense: ReelSense) -> None:
     crowd(reelsense)
-    title = train_ranker(reelsense, "ease", settings={"regularisation": 10.0})["ranker"]
+    title = train_ranker(reelsense, "ease", settings={"regularisation": 100.0})["ranker"]
     promote(reelsense, title)
     name, _, version = title.partition("/")
     key = ranker_key(name, version, "safetensors")
@@ -376,6 +381,27 @@ def test_a_damaged_champion_is_left_out_and_spoils_nothing(reelsense: ReelSense)
     assert refused.value.code == "model.damaged", "ids of other videos"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "torch"), [("ease", False), ("bpr", True)])
+def test_a_serving_process_loads_torch_for_a_champion_that_needs_it_alone(
+    reelsense: ReelSense, name: str, *, torch: bool
+) -> None:
+    crowd(reelsense)
+    promote(reelsense, train_ranker(reelsense, name)["ranker"], force=True)
+    program = (
+        "import sys; from pathlib import Path; from app.operations import ReelSense\n"
+        "from store.settings import load_settings\n"
+        "reelsense = ReelSense(load_settings(data=Path(sys.argv[1])))\n"
+        "items = reelsense.recommend('viewer 1', 9)['items']\n"
+        "assert any('source_model' in item['terms'] for item in items)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(reelsense.settings.data)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, str(torch)), done.stderr[-2000:]
+
+
 # --- forgetting ------------------------------------------------------------------------------------------------------
 
 
@@ -386,7 +412,7 @@ def test_a_forgotten_viewer_is_in_no_stored_model_and_what_is_served_follows(
     settings = {"epochs": 20, "dim": 4}
     titles_before = [
         train_ranker(reelsense, "bpr", settings=settings)["ranker"],
-        train_ranker(reelsense, "ease", settings={"regularisation": 10.0})["ranker"],
+        train_ranker(reelsense, "ease", settings={"regularisation": 100.0})["ranker"],
         train_ranker(reelsense, "walk")["ranker"],
     ]
     monkeypatch.delitem(VIEWER_ARRAYS, "walk")
@@ -394,18 +420,18 @@ def test_a_forgotten_viewer_is_in_no_stored_model_and_what_is_served_follows(
         promote(reelsense, title, force=True)
     rollback(reelsense)  # ease is served, walk was before
     old = load(reelsense.objects, titles_before[0])
-    number = old.viewer_numbers["viewer 7"]
+    number = old.viewer_numbers["viewer 57"]
     assert old.model.arrays()["own"][number].any()
     server = other_process(reelsense)
     server.make("viewer 1", 3, NOON)
-    proof = forget(reelsense, "viewer 7")
+    proof = forget(reelsense, "viewer 57")
     assert sorted(proof["rankers"].values()) == ["cleaned", "cleaned", "withdrawn"]
     assert proof["rankers"][titles_before[2]] == "withdrawn", (
         "of a model that is not named nobody knows which numbers are whose"
     )
     assert proof["found"] == {}
     for item in reelsense.objects.list("models/"):
-        assert b"viewer 7" not in reelsense.objects.get(item.key), item.key
+        assert b"viewer 57" not in reelsense.objects.get(item.key), item.key
     left = titles(reelsense.objects)
     assert not set(left) & set(titles_before), "cleaned ones are other versions"
     (bpr,) = [load(reelsense.objects, title) for title in left if title.startswith("bpr/")]
@@ -418,7 +444,7 @@ def test_a_forgotten_viewer_is_in_no_stored_model_and_what_is_served_follows(
     rows = {row["ranker"]: row["forgotten_viewers"] for row in listed(reelsense)["models"]}
     assert set(rows.values()) == {1}
     assert server.make("viewer 1", 3, NOON).left_out == {}
-    assert forget(reelsense, "viewer 7")["rankers"] == {}
+    assert forget(reelsense, "viewer 57")["rankers"] == {}
     assert promote(reelsense, bpr.title, force=True)["viewers"] == 29, "who is gone is no part of what is judged"
 
 
@@ -437,7 +463,7 @@ def test_who_is_forgotten_while_a_model_is_trained_is_not_in_what_is_stored(reel
 
 def test_a_bucket_of_before_brings_nobody_back(reelsense: ReelSense) -> None:
     crowd(reelsense)
-    train_ranker(reelsense, "ease", settings={"regularisation": 10.0})
+    train_ranker(reelsense, "ease", settings={"regularisation": 100.0})
     kept = {item.key: reelsense.objects.get(item.key) for item in reelsense.objects.list("models/")}
     forget(reelsense, "viewer 7")
     for key, data in kept.items():
@@ -497,7 +523,7 @@ def test_the_commands_train_list_promote_and_roll_back(reelsense: ReelSense) -> 
         found: dict[str, object] = json.loads(done.stdout)
         return found
 
-    trained = asked("train", "ranker", "--model", "ease", "--set", "regularisation=10.0", "--promote")
+    trained = asked("train", "ranker", "--model", "ease", "--set", "regularisation=100.0", "--promote")
     assert trained["promotion"]["champion"] == trained["ranker"]  # type: ignore[index]
     said = run.invoke(app, ["train", "ranker", "--model", "popularity", *data])
     assert said.exit_code == 0, said.output

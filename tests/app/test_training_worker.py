@@ -68,7 +68,7 @@ def test_a_job_is_done_and_tells_how_far_it_came_and_what_came_of_it(reelsense: 
 
 def test_a_job_may_promote_and_says_when_it_does_not(reelsense: ReelSense) -> None:
     jobs = BatchJobs(reelsense.catalogue)
-    good = asked(reelsense, "ease", settings={"regularisation": 10.0}, promote=True)
+    good = asked(reelsense, "ease", settings={"regularisation": 100.0}, promote=True)
     run_job(reelsense.settings, good.id)
     assert champion_of(reelsense) == jobs.job(good.id).result["ranker"]
     bad = asked(reelsense, "popularity", promote=True)
