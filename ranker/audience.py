@@ -50,7 +50,7 @@ class AudienceConfig(BaseModel):
     rebuild_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)
     neighbours: ItemItemConfig = ItemItemConfig()
     walks: WalkConfig = WalkConfig(widest=300, degree=100)
-    viewers: SimilarViewersConfig = SimilarViewersConfig()
+    viewers: SimilarViewersConfig = SimilarViewersConfig(degree=500)
     exploration: ExplorationConfig = ExplorationConfig()
     trending_half_life_seconds: float = Field(6 * 3600.0, gt=0, allow_inf_nan=False)
 
@@ -59,8 +59,9 @@ class AudienceConfig(BaseModel):
 class Crowd:
     """What was made from all events at one moment; never changed after that. Columns of `interactions` are videos that
     were published then, `names` their ids. `drawn`: of little-shown videos the sum of the unit interests of those who
-    liked them. `priors`: what resembling videos did, of the videos that exploration may try, newest first. `known`:
-    (vectors, shown, liked) of what was shown most. `table`: the rows of the snapshot it was made from, and how many."""
+    liked them. `pool` int64 [p]: rows that exploration may try, newest first, and in `pool_priors` float64 [p] what
+    resembling videos did. `known`: (vectors, shown, liked) of what was shown most. `table`: the rows of the snapshot it
+    was made from, and how many."""
 
     interactions: Interactions
     names: tuple[str, ...]
@@ -68,7 +69,8 @@ class Crowd:
     walks: Walks
     viewers: SimilarViewers
     drawn: Mapping[str, Float64] = field(default_factory=dict)
-    priors: Mapping[str, float] = field(default_factory=dict)
+    pool: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    pool_priors: Float64 = field(default_factory=lambda: np.zeros(0))
     known: tuple[npt.NDArray[np.float32], Float64, Float64] | None = None
     table: tuple[Sequence[VideoRow], int] = ((), 0)
     cpu_seconds: float = 0.0
@@ -241,7 +243,8 @@ class Audience:
             Walks(interactions, content, self.config.walks, called),
             SimilarViewers(interactions, self.config.viewers),
             drawn_by(matrix, vectors, cold, names),
-            {names[place]: float(mean) for place, mean in zip(pool, means, strict=True)},
+            rows[pool],
+            means,
             known,
             (snapshot.rows, len(snapshot)),
         )

@@ -106,7 +106,7 @@ def recommend(
     rows = np.union1d(_shortlist(profile, snapshot, rows, wanted, now, weights, where, refused, gathered), trials)
     terms = score_terms(profile, snapshot, rows, now, weights, situation=where, refused=refused)
     terms |= source_terms(gathered, rows, weights.sources)
-    ids = [snapshot.rows[row].id for row in rows]
+    ids = [snapshot.ids[row] for row in rows]
     scores = np.sum(list(terms.values()), axis=0)
     order, terms["diversity"] = _spread(snapshot, rows, ids, scores, known, ranking, weights)
     welcome = np.isin(trials, rows[terms["refusal"] > -MATTERS])
@@ -124,7 +124,7 @@ def recommend(
         # Adding 0.0 turns -0.0 into 0.0.
         named = {name: float(values[place]) + 0.0 for name, values in terms.items()}
         score = math.fsum(named.values())
-        result.append(Recommendation(snapshot.rows[row].id, score, named, reasons[place], rules[place], sources[place]))
+        result.append(Recommendation(snapshot.ids[row], score, named, reasons[place], rules[place], sources[place]))
     return result
 
 
@@ -186,7 +186,7 @@ def _shortlist(
     least = np.partition(scores, len(scores) - count)[len(scores) - count]
     above, tied = rows[scores > least], rows[scores == least]
     if len(tied) > 2 * count:
-        tied = np.array(sorted(tied, key=lambda row: snapshot.rows[row].id)[: 2 * count])
+        tied = np.array(sorted(tied, key=lambda row: snapshot.ids[row])[: 2 * count])
     chosen = np.concatenate([above, tied])
     unlike = [_unlike(rows, scores, chosen, numbers) for numbers in (facts_of(snapshot).topics, snapshot.creators)]
     return np.unique(np.concatenate([chosen, *unlike]))

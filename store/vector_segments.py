@@ -220,6 +220,14 @@ def merged(segments: Sequence[Segment]) -> Segment:
     return Segment(rows, np.concatenate([segment.vectors for segment in segments]))
 
 
+def published_sequences(catalogue: Catalogue, version: str, after: int) -> list[int]:
+    """The sequences above `after` of a version's publications, in order: numbers alone, for this is asked at every
+    request."""
+    query = sa.select(publications.c.sequence).where(publications.c.version == version, publications.c.sequence > after)
+    with transaction(catalogue) as connection:
+        return sorted(connection.execute(query).scalars())
+
+
 def published_between(
     catalogue: Catalogue, version: str, after: int, last: int | None = None, *, before: float | None = None,
     most: int | None = None,
