@@ -117,6 +117,7 @@ def add(
     creator: Annotated[str | None, typer.Option(help="Who made it.")] = None,
     region: Annotated[str | None, typer.Option(help="Region: two letters (DE) or three digits.")] = None,
     language: Annotated[str | None, typer.Option(help="Language tag, such as en or pt-BR.")] = None,
+    sound: Annotated[str | None, typer.Option(help="The music or sound it is made with, as you call it.")] = None,
     captions: Annotated[
         list[Path] | None, typer.Option(help="Caption file (.srt, .vtt, .ass). Default: those beside the video.")
     ] = None,
@@ -139,6 +140,7 @@ def add(
             "creator": creator,
             "region": region,
             "language": language,
+            "sound": sound,
             "captions": captions or [],
         }
         added = add_all(settings, paths, words, wait=wait, timeout_seconds=timeout, quiet=as_json)

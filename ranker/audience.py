@@ -254,14 +254,17 @@ def content_of(snapshot: Snapshot, rows: npt.NDArray[np.int64]) -> tuple[dict[st
     """The content knowledge graph of these rows: by kind of node a sparse [videos, nodes], and what each node is
     called.
 
-    Creators and topics (a video's tags, by weight) today; a kind that artifacts come to name, such as sounds, is one
-    more entry.
+    Creators, topics (a video's tags, by weight) and sounds; an empty name is none.
     """
-    found: dict[str, dict[str, int]] = {"creator": {}, "topic": {}}
+    found: dict[str, dict[str, int]] = {"creator": {}, "topic": {}, "sound": {}}
     cells: dict[str, tuple[list[int], list[int], list[float]]] = {kind: ([], [], []) for kind in found}
     for place, number in enumerate(rows.tolist()):
         row = snapshot.rows[number]
-        named = {"creator": {row.creator: 1.0} if row.creator else {}, "topic": row.tags}
+        named = {
+            "creator": {row.creator: 1.0} if row.creator else {},
+            "topic": row.tags,
+            "sound": {row.sound: 1.0} if row.sound else {},
+        }
         for kind, nodes in named.items():
             for name, weight in nodes.items():
                 if weight > 0:

@@ -234,11 +234,10 @@ def _spread(
 
 def _keys(snapshot: Snapshot, rows: Rows) -> dict[str, list[Key]]:
     """Creator, topic and sound of each row, None where not known."""
-    creators: list[Key] = [snapshot.rows[row].creator or None for row in rows]
-    # A row names its sounds once an artifact does.
-    sounds: list[Key] = [next(iter(getattr(snapshot.rows[row], "sounds", ())), None) for row in rows]
-    keys = {"creator": creators, "topic": topic_keys(facts_of(snapshot), rows)}
-    return keys | ({"sound": sounds} if any(sound is not None for sound in sounds) else {})
+    said = [snapshot.rows[row] for row in rows]
+    creators: list[Key] = [row.creator or None for row in said]
+    sounds: list[Key] = [row.sound or None for row in said]
+    return {"creator": creators, "topic": topic_keys(facts_of(snapshot), rows), "sound": sounds}
 
 
 def _falling(scores: Float64) -> Float64:

@@ -35,6 +35,7 @@ class VideoRow:
     tags: dict[str, float]
     attention: dict[Modality, float]
     published_at: float
+    sound: str = ""
 
 
 class Column(Generic[Scalar]):
@@ -150,6 +151,8 @@ class VideoRows(Sequence[VideoRow]):
         self.region_names = Names()
         self.languages = Column(np.int32)
         self.language_names = Names()
+        self._sounds = Column(np.int32)
+        self._sound_names = Names()
         self._durations = Column(np.float64)
         self._revisions = Texts()
         self._titles = Texts()
@@ -163,6 +166,7 @@ class VideoRows(Sequence[VideoRow]):
         self.creators.add(self.creator_names.number(row.creator))
         self.regions.add(self.region_names.number(row.region))
         self.languages.add(NO_LANGUAGE if row.language is None else self.language_names.number(row.language))
+        self._sounds.add(self._sound_names.number(row.sound))
         self._durations.add(row.duration)
         self._revisions.add(row.revision)
         self._titles.add(row.title)
@@ -202,6 +206,7 @@ class VideoRows(Sequence[VideoRow]):
             self._tags[wanted],
             attention,
             float(self.published_at.values[wanted]),
+            self._sound_names.names[int(self._sounds.values[wanted])],
         )
         if len(self._kept) >= KEPT_ROWS:
             self._kept.clear()
@@ -211,7 +216,7 @@ class VideoRows(Sequence[VideoRow]):
     @property
     def bytes(self) -> int:
         """Memory of the columns; ids and names come on top."""
-        numbers = (self.published_at, self.creators, self.regions, self.languages, self._durations)
+        numbers = (self.published_at, self.creators, self.regions, self.languages, self._sounds, self._durations)
         others = (self._revisions, self._titles, self._tags, self._attention)
         return sum(column.bytes for column in (*numbers, *others))
 

@@ -202,7 +202,7 @@ class VideoTable:
                     said = segment.rows[place]
                     row = VideoRow(
                         said.id, said.revision, said.title, said.creator, said.region, said.language, said.duration,
-                        said.tags, said.attention, item.published_at,
+                        said.tags, said.attention, item.published_at, said.sound,
                     )  # fmt: skip
                     self._append(row, segment.vectors[place], item.sequence)
                 self._known.add(item.sequence)
@@ -251,7 +251,7 @@ class VideoTable:
         said = video.attributes
         row = VideoRow(
             video.id, publication.revision, said.title, said.creator, said.region, said.language, said.duration,
-            said.tags, said.attention, publication.published_at,
+            said.tags, said.attention, publication.published_at, said.sound,
         )  # fmt: skip
         self._append(row, video.vector, publication.sequence)
         return True

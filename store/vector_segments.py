@@ -49,6 +49,7 @@ class SegmentRow(BaseModel):
     tags: dict[str, float]
     attention: dict[Modality, float]
     published_at: float
+    sound: str = ""
 
 
 _ROWS = TypeAdapter(list[SegmentRow])
@@ -211,6 +212,7 @@ def segment_row(publication: Publication, attributes: dict[str, Any]) -> Segment
         tags=said.tags,
         attention=said.attention,
         published_at=publication.published_at,
+        sound=said.sound,
     )
 
 
