@@ -70,6 +70,7 @@ class World:
         title: str | None = None,
         tags: Mapping[str, float] | None = None,
         creator: str = "",
+        sound: str = "",
         duration: float = 20.0,
         noise: float = 0.4,
         revision: str = "a" * 16,
@@ -101,6 +102,7 @@ class World:
             attention=fused.attributes.attention,
             tokens=fused.attributes.tokens,
             phrases=list(phrases),
+            sound=sound,
         )
         embeddings = [direction(phrase.text, WIDTHS["text"]) for phrase in phrases]
         arrays = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,22 @@ def test_the_graph_says_its_path_and_names_no_viewer(crowded: World) -> None:
     assert "lover" not in str(found.paths)
     watched = found.paths[request.snapshot.row_of[video_id("cars 2")]]
     assert watched[1] in ("viewer", "creator:driver", "topic:cars", "topic:road")
+
+
+def test_the_graph_finds_what_is_made_with_the_same_sound(tmp_path: Path) -> None:
+    world = World.at(tmp_path)
+    world.publish("first", "dance", tags={"dance": 1.0}, creator="ann", sound="Last Summer")
+    world.publish("second", "cooking", tags={"cooking": 1.0}, creator="ben", sound="Last Summer")
+    world.publish("third", "cars", tags={"cars": 1.0}, creator="eve", sound="Engine")
+    world.table.refresh()
+    world.happens("zoe", "first", "like")
+    audience = audience_of(world)
+    world.happens("ann", "first", "like")
+    request = request_of(world)
+    found = Graph(audience).find(request, 10)
+    assert titles(found, request) == ["second"]
+    [path] = found.paths.values()
+    assert path == (f"video:{video_id('first')}", "sound:Last Summer", f"video:{video_id('second')}")
 
 
 def test_similar_viewers_liked_it(crowded: World) -> None:

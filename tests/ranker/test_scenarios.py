@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,20 @@ def test_no_creator_takes_more_places_than_the_cap(city: World) -> None:
     creators = [city.table.snapshot.rows[city.table.snapshot.row_of[item.video]].creator for item in feed]
     assert all(creators[start : start + 6].count(name) <= 2 for start in range(7) for name in creators)
     assert any(rule["rule"] == "cap_creator" for item in feed for rule in item.rules)
+
+
+def test_no_sound_takes_more_places_than_the_cap(tmp_path: Path) -> None:
+    world = World.at(tmp_path)
+    for place in range(12):
+        world.publish(
+            f"dance {place}", "dance", creator=f"c {place}", sound="Last Summer" if place < 8 else f"s {place}"
+        )
+    world.table.refresh()
+    capped = Ranking(rules=FeedRules(sound=2, window=4, topic=4, least_bits=0))
+    feed = feed_of(world, [event("dance 0", "view", 20.0)], 6, config=capped)
+    sounds = [world.table.snapshot.rows[world.table.snapshot.row_of[item.video]].sound for item in feed]
+    assert all(sounds[start : start + 4].count("Last Summer") <= 2 for start in range(3))
+    assert any(rule["rule"] == "cap_sound" for item in feed for rule in item.rules)
 
 
 def test_who_changes_his_mind_gets_what_he_watches_now(city: World) -> None:
