@@ -75,6 +75,7 @@ def main() -> None:
         table = VideoTable(objects, catalogue, VERSION)
         table.refresh()
         snapshot = table.snapshot
+        EventLog(catalogue)  # makes the table
         fill(catalogue, snapshot, said.viewers, said.events, stream)
         audience = Audience(catalogue)
         started = time.process_time()

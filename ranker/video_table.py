@@ -73,7 +73,7 @@ class Snapshot:
     `row_of` the row of each video; `index` finds nearest rows. `rows`, their `ids` and the numbers of names may hold
     later ones."""
 
-    rows: Sequence[VideoRow]
+    rows: VideoRows
     ids: Sequence[str]
     vectors: Float32
     alive: npt.NDArray[np.bool_]
