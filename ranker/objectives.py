@@ -25,6 +25,7 @@ from ranker.diversity import DiversityConfig
 from ranker.feed_rules import FeedRules, Safety
 from ranker.found import QUOTAS
 from ranker.scoring import OBJECTIVES, SOURCE_OBJECTIVES, TERMS, RankerConfig, completed
+from ranker.section import Section
 from store.errors import ReelsenseError, SettingsError
 
 FILE_NAME = "ranker.toml"
@@ -34,10 +35,9 @@ MOST_BYTES = 2**20
 _log = logging.getLogger(__name__)
 
 
-class Objectives(BaseModel):
+class Objectives(Section):
     """How much the value of each side counts: its terms are multiplied by it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     viewer: float = Field(
         1.0, ge=0, le=100, allow_inf_nan=False, description="What this viewer likes, speaks and refused."
     )
@@ -47,10 +47,9 @@ class Objectives(BaseModel):
     platform: float = Field(1.0, ge=0, le=100, allow_inf_nan=False, description="Freshness, and what is popular.")
 
 
-class Recall(BaseModel):
+class Recall(Section):
     """How many candidates each source of recall may bring, and how long all of them may take."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     seconds: float = Field(0.15, gt=0, le=10, allow_inf_nan=False, description="Whoever is later is left out.")
     quotas: dict[str, Annotated[int, Field(ge=0, le=10_000)]] = Field(
         default_factory=lambda: dict(QUOTAS), description="Candidates by source; 0: it is not asked."
@@ -98,7 +97,9 @@ def parse(content: bytes) -> Ranking:
         return Ranking.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _invalid(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise _invalid(
+            f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def read(path: Path) -> Ranking:
