@@ -144,9 +144,10 @@ def _videos(reelsense: ReelSense) -> APIRouter:
 
 
 def _viewers(reelsense: ReelSense) -> APIRouter:
+    # `user:path`: names may hold a slash, and %2F is one before routes are looked for.
     router = APIRouter(tags=["viewers"])
 
-    @router.get("/viewers/{user}/profile")
+    @router.get("/viewers/{user:path}/profile")
     def profile(
         user: str,
         points: Annotated[
@@ -156,7 +157,7 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
         """What is known of a viewer: interests, dislikes, habits, history."""
         return reelsense.profile(user, points)
 
-    @router.get("/viewers/{user}/feed")
+    @router.get("/viewers/{user:path}/feed")
     def feed(
         user: str,
         k: K = 10,

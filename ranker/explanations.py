@@ -399,7 +399,8 @@ def _of(video: PublishedVideo, modality: Modality) -> list[int]:
 def _spoken(token: AttendedToken) -> str:
     if token.source in WHOLE_VIDEO_SOURCES:
         return f"Its {token.source} {'are' if token.source == 'tags' else 'is'}"
-    what = {"vision": "picture", "audio": "sound", "text": token.source}[token.modality]
+    written = {"transcript": "speech", "screen": "text on screen"}.get(token.source, token.source)
+    what = {"vision": "picture", "audio": "sound", "text": written}[token.modality]
     return f"The {what} at {clock(token.start)} is"
 
 
@@ -435,10 +436,18 @@ def _tags(profile: Profile, length: float, row: VideoRow, snapshot: Snapshot, we
         if total - rest >= MATTERS:
             break
     told = {tag: weight * share for tag, share in named.items()}
-    borrowed = sum(profile.start_tags.get(tag, 0.0) for tag in told)
-    who = "Viewers where you are like" if borrowed > MOSTLY * sum(wanted[tag] for tag in told) else "You watch"
-    text = f"{who} videos about {_listed(list(told)[:NAMED_TAGS])}."
+    text = f"{_whose(profile, told)} videos about {_listed(list(told)[:NAMED_TAGS])}."
     return [{"kind": "tags", "text": text, "tags": told, "effect": total - rest}]
+
+
+def _whose(profile: Profile, told: Mapping[str, float]) -> str:
+    """Who is said to like what these tags name: most of their weight was watched, picked, or is that of others."""
+    total = sum(profile.tags[tag] for tag in told)
+    borrowed = sum(profile.start_tags.get(tag, 0.0) for tag in told)
+    if borrowed <= MOSTLY * total:
+        return "You watch"
+    picked = sum(interest.mass * interest.tags.get(tag, 0.0) for interest in profile.given for tag in told)
+    return "You picked" if picked > MOSTLY * borrowed else "Viewers near you often watch"
 
 
 def _length_without(wanted: Mapping[str, float], length: float, named: Mapping[str, float]) -> float:
@@ -482,8 +491,8 @@ def _interests(
         interest = interests[best]
         tags = sorted(interest.tags, key=lambda tag: (-interest.tags[tag], tag))[:NAMED_TAGS]
         picked = any(interests[best] is one for one in profile.given)
-        which = "what you picked" if picked else "your interest in"
-        text = f"Suits {which}{':' if picked else ''} {_listed(tags)}." if tags else "Suits one of your interests."
+        which = "what you picked" if picked else "one of your interests"
+        text = f"Suits {which}: {_listed(tags)}." if tags else f"Suits {which}."
         said: Reason = {"kind": "interest", "text": text, "tags": tags, "videos": list(interest.videos[:NAMED_TAGS])}
         found.append([said | {"number": best, "similarity": float(alike[place, best]), "effect": effect}])
     return found
@@ -496,16 +505,24 @@ def _placed(row: VideoRow, where: Situation, region: float, language: float) -> 
         reasons.append({"kind": "region", "text": text, "region": row.region, "effect": region})
     if language >= MATTERS:
         asked = primary(row.language) == primary(where.language)
-        text = f"In {row.language}, {'your language' if asked else 'as much that you watch'}."
+        text = f"In {row.language}, {'your language' if asked else 'like much that you watch'}."
         reasons.append({"kind": "language", "text": text, "language": row.language, "effect": language})
     return reasons
 
 
+# By the words of `ranker.refusals.kind_names`.
+KINSHIP_TEXTS: dict[str, str] = {
+    "topic": "its topic is like that of {}",
+    "creator": "by the same creator as {}",
+    "look": "it looks like {}",
+    "sound": "it sounds like {}",
+    "words": "its words are close in meaning to those of {}",
+}
 SOURCE_TEXTS: dict[str, str] = {
     "interest": "Among the nearest to what you watch.",
     "co_watch": "Watched by those who watch what you watch.",
     "graph": "Near you in the graph of viewers, videos, creators and topics.",
-    "similar_viewers": "Watched by viewers like you.",
+    "similar_viewers": "Watched by viewers whose taste is like yours.",
     "followed": "New from those whom you follow.",
     "trending": "Watched at present.",
     "fresh": "New, and looking for its audience.",
@@ -515,7 +532,8 @@ SOURCE_TEXTS: dict[str, str] = {
 def _source(profile: Profile, name: str, effect: float) -> Reason:
     text = SOURCE_TEXTS.get(name, f"Found by {name}.")
     if name == "interest" and profile.start_share > MOSTLY:
-        text = "Among the nearest to what viewers where you are like."
+        picked = sum(interest.mass for interest in profile.given) > MOSTLY * profile.start_share * profile.long_mass
+        text = f"Among the nearest to what {'you picked' if picked else 'viewers near you often watch'}."
     return {"kind": "source", "text": text, "source": name, "effect": effect}
 
 
@@ -564,7 +582,7 @@ def lowered(
         felt = kinship[:, place, nearest]
         kinds = kind_names(sorted((kind for kind in range(len(KINDS)) if felt[kind] > 0), key=lambda kind: -felt[kind]))
         video = snapshot.rows[refused.rows[nearest]]
-        text = f"Lowered: {_listed(kinds[:1])} like {called(video)}, which you refused."
+        text = f"Lowered: {KINSHIP_TEXTS[kinds[0]].format(called(video))}, which you refused."
         found.append({"rule": "refusal", "text": text, "video": video.id, "through": kinds, "effect": effect})
     return found
 

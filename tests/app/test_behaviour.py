@@ -120,6 +120,24 @@ def test_times_of_parquet_may_be_timestamps(there: ReelSense, tmp_path: Path) ->
         assert [event.at for event in there.event_log.of(user)] == [time.timestamp() for time in when]
 
 
+def test_ids_of_parquet_may_be_whole_numbers(there: ReelSense, tmp_path: Path) -> None:
+    columns = {"user": [7, 2**63], "video": [VIDEO] * 2, "kind": ["like"] * 2, "at": [NOON] * 2, "id": [1, 2]}
+    pq.write_table(pa.table({**columns, "user": pa.array(columns["user"], pa.uint64())}), tmp_path / "a.parquet")
+    assert import_file(there, tmp_path / "a.parquet")["new"] == 2
+    assert [event.id for user in ("7", str(2**63)) for event in there.event_log.of(user)] == ["1", "2"]
+    pq.write_table(pa.table({**columns, "user": [7.5, 8.0], "id": [3, 4]}), tmp_path / "b.parquet")
+    [error, _] = import_file(there, tmp_path / "b.parquet")["errors"]
+    assert "must be text" in error["message"]
+
+
+def test_a_folder_is_told_to_be_one(there: ReelSense, tmp_path: Path) -> None:
+    for name, form in (("folder", None), ("folder", "csv"), ("day.parquet", None)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="is a folder") as raised:
+            import_file(there, tmp_path / name, form)  # type: ignore[arg-type]
+        assert raised.value.code == "event.file_unreadable"
+
+
 def test_a_row_group_that_is_too_large_is_refused_before_it_is_read(
     there: ReelSense, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -111,6 +113,21 @@ def test_a_viewer_is_forgotten_and_told_so(api: Api, there: ReelSense) -> None:
     status, _, body = api.ask("GET", "/api/v1/events/set-aside?k=5")
     assert (status, json.loads(body)["reasons"][0]["reason"]) == (200, "unknown_kind")
     assert b"gone" not in (there.settings.data / "api.log").read_bytes()
+
+
+@pytest.mark.parametrize("user", ["a/b", "/a", "a/", "a/feed", "a/profile/feed", "a b?#%2F", "ä/日"])
+def test_a_name_may_hold_a_slash_on_every_route(api: Api, user: str) -> None:
+    assert post(api, "/events", {"user": user, "video": VIDEO, "kind": "like"})[0] == 201
+    path = f"/api/v1/viewers/{quote(user, safe='')}"
+    for route in ("profile", "feed"):
+        status, _, body = api.ask("GET", f"{path}/{route}")
+        assert (status, json.loads(body)["user"]) == (200, user)
+    status, _, body = api.ask("DELETE", path)
+    assert (status, json.loads(body)["removed"]["database/events"]) == (200, 1)
+    assert api.ask("GET", f"{path}/profile")[0] == 404
+    counted = api.ask("GET", "/metrics")[2].decode()
+    routes = set(re.findall(r'route="(/api/v1/viewers[^"]*)"', counted))
+    assert routes == {"/api/v1/viewers/{user}", "/api/v1/viewers/{user}/profile", "/api/v1/viewers/{user}/feed"}
 
 
 def test_keys_hold_the_doors(api: Api, there: ReelSense) -> None:

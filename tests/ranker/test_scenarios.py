@@ -148,6 +148,8 @@ class TestNotInterested:
             refusal = next(rule for rule in item.rules if rule["rule"] == "refusal")
             assert refusal["video"] == video_id("cars 5")
             assert "topic" in refusal["through"]
+            first = {"topic": "its topic is like that of", "look": "it looks like"}[refusal["through"][0]]
+            assert refusal["text"] == f"Lowered: {first} “cars 5”, which you refused."
             assert refusal["effect"] == item.terms["refusal"] < 0
 
     def test_it_recovers_slowly(self, city: World) -> None:
@@ -189,6 +191,12 @@ class TestNotInterested:
         assert [item.video for item in feed] == [video_id("other"), video_id("alike")]
         refusal = next(rule for rule in feed[1].rules if rule["rule"] == "refusal")
         assert refusal["through"] == [{"vision": "look", "audio": "sound", "text": "words"}[alike]]
+        how = {
+            "vision": "it looks like",
+            "audio": "it sounds like",
+            "text": "its words are close in meaning to those of",
+        }
+        assert refusal["text"] == f"Lowered: {how[alike]} “refused”, which you refused."
         assert feed[1].terms["refusal"] < -1.5
         assert feed[0].terms["refusal"] > -0.3
 
@@ -200,6 +208,8 @@ class TestNotInterested:
         world.table.refresh()
         feed = {item.video: item for item in feed_of(world, [event("refused", "report")])}
         assert feed[video_id("same creator")].terms["refusal"] == pytest.approx(-2.7)
+        said = [rule["text"] for rule in feed[video_id("same creator")].rules if rule["rule"] == "refusal"]
+        assert said == ["Lowered: by the same creator as “refused”, which you refused."]
         assert feed[video_id("other")].terms["refusal"] > -0.3
         assert list(feed)[-1] == video_id("same creator")
 
