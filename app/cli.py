@@ -284,13 +284,24 @@ def profile(
     points: Annotated[
         int | None, typer.Option("--points", metavar="N", help="And the interests over time, at N moments.")
     ] = None,
+    pick: Annotated[
+        list[str] | None, typer.Option("--pick", help="First note that the viewer picked a topic, or a video.")
+    ] = None,
+    unpick: Annotated[list[str] | None, typer.Option("--unpick", help="First take a pick back.")] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """What is known of a viewer: interests, dislikes, habits, history."""
+    """What is known of a viewer: interests, dislikes, habits, history, and what was picked to begin with."""
+    from app.picking import change_picks
     from app.profile_tables import show_profile
 
-    answer(as_json, data, lambda reelsense: reelsense.profile(user, points), show_profile)
+    def shown(reelsense: Any) -> dict[str, Any]:
+        if pick or unpick:
+            change_picks(reelsense, user, pick or (), unpick or ())
+        document: dict[str, Any] = reelsense.profile(user, points)
+        return document
+
+    answer(as_json, data, shown, show_profile)
 
 
 @app.command()

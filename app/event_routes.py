@@ -43,6 +43,14 @@ class Act(BaseModel):
     language: str = ""
 
 
+class Picks(BaseModel):
+    """What a viewer picked, and what is taken back: topics, or ids of videos."""
+
+    model_config = ConfigDict(extra="forbid")
+    pick: list[str] = Field(default_factory=list, max_length=50)
+    unpick: list[str] = Field(default_factory=list, max_length=50)
+
+
 def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
     """The routes over one installation."""
     router = APIRouter(tags=["viewers"])
@@ -70,9 +78,16 @@ def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
 
         return list_set_aside(reelsense, reason, user, k)
 
+    @router.post("/viewers/{user:path}/picks", dependencies=viewers)
+    def picks(user: str, change: Picks) -> dict[str, Any]:
+        """Note what a viewer picked to begin with: it counts in every feed until the viewer's own acts outweigh it."""
+        from app.picking import change_picks
+
+        return change_picks(reelsense, user, change.pick, change.unpick)
+
     @router.delete("/viewers/{user:path}", dependencies=admin)
     def forget(user: str) -> dict[str, Any]:
-        """Delete a viewer's events everywhere; the proof."""
+        """Delete a viewer's events and picks everywhere; the proof."""
         from app.forgetting import forget as forget_viewer
 
         return forget_viewer(reelsense, user)

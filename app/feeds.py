@@ -30,6 +30,7 @@ from ranker.video_table import Snapshot, VideoTable
 from store.catalogue import Catalogue
 from store.errors import InputError, ReelsenseError
 from store.event_log import EventLog
+from store.picks import PickLog
 
 # Of so few videos all are scored, whoever finds them: it costs less than choosing.
 SCORED_WHOLE = 20_000
@@ -59,6 +60,7 @@ class Feeds:
         ranking: Callable[[], Ranking],
     ) -> None:
         self.log = EventLog(catalogue)
+        self.picked = PickLog(catalogue)
         self.profiles = profiles
         self.table = table
         self.ranking = ranking
@@ -81,8 +83,8 @@ class Feeds:
         """The `k` best videos for a viewer at the time `now` (seconds since the epoch).
 
         `region` (`DE`), `language` (`en`) and `device` say where the request comes from; the first two default to
-        those of the viewer's last event. `picks` is what a new viewer chose: topics, and ids of videos. Raises
-        `request.invalid`.
+        those of the viewer's last event. `picks` is what a new viewer chose: topics, and ids of videos; those that
+        are stored (`store.picks`) count too. Raises `request.invalid`.
         """
         check(k, now)
         if not (0 < len(user) <= LONGEST_NAME and user.strip() and user.isprintable()):
@@ -94,6 +96,8 @@ class Feeds:
             last_region, last_language = self.log.last_place(user)
             region, language = region or last_region, language or last_language
         snapshot = table.snapshot
+        if share_of_start(own) >= LEAST_START:
+            picks = (*picks, *(picked.pick for picked in self.picked.of(user)))
         videos = tuple(name for name in picks if name in snapshot.row_of)
         chosen = Picks(tuple(name for name in picks if name not in snapshot.row_of), videos)
         profile = self._with_start(own, table, now, Situation(region, language), device, chosen)

@@ -1,4 +1,4 @@
-"""`reelsense forget`: a viewer's events are deleted everywhere, and what was done is proved.
+"""`reelsense forget`: a viewer's events and picks are deleted everywhere, and what was done is proved.
 
 In this order, so that a crash between two steps leaves the viewer refused and the rest to be done again:
 tombstone and rows of the database (one transaction), tombstone in object storage, segments of the journal. Then all is
@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from store.errors import InputError, PassingError
+from store.event_log import VIEWER_TABLES
 from store.journal import Journal
 
 if TYPE_CHECKING:
@@ -49,5 +50,5 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
         "removed": {place: count for place, count in removed.items() if count},
         "found": found,
         "write_ahead_log_emptied": emptied,
-        "scanned": {"tables": 2, "segments": journal.segments()},
+        "scanned": {"tables": len(VIEWER_TABLES), "segments": journal.segments()},
     }

@@ -10,6 +10,9 @@ import sqlalchemy as sa
 
 from store.catalogue import Catalogue
 
+# Any number that no other advisory lock of this database has.
+_WRITER_LOCK = 0x65766E74
+
 
 def create_tables(catalogue: Catalogue, tables: sa.MetaData) -> None:
     """Make the tables that are not there yet."""
@@ -26,3 +29,10 @@ def transaction(catalogue: Catalogue) -> Iterator[sa.Connection]:
     """One transaction, with the errors of the catalogue."""
     with catalogue._begin() as connection:
         yield connection
+
+
+def alone(connection: sa.Connection) -> None:
+    """Let no other writer of what viewers do in until this transaction ends, so that sequences become visible in
+    order. SQLite has one writer at a time anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))

@@ -317,5 +317,5 @@ def test_the_commands(there: ReelSense, tmp_path: Path) -> None:
     assert reelsense("events", "export", tmp_path / "out", "--json", "--data", data).json["events"] == 3
     answer = reelsense("forget", "ann", "--data", data)
     assert answer.status == 0, answer.stderr
-    assert "found        0 in 2 tables" in answer.stdout
+    assert "found        0 in 3 tables" in answer.stdout
     assert "ann" not in answer.stdout

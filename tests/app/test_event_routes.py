@@ -119,15 +119,17 @@ def test_a_viewer_is_forgotten_and_told_so(api: Api, there: ReelSense) -> None:
 def test_a_name_may_hold_a_slash_on_every_route(api: Api, user: str) -> None:
     assert post(api, "/events", {"user": user, "video": VIDEO, "kind": "like"})[0] == 201
     path = f"/api/v1/viewers/{quote(user, safe='')}"
+    status, answer = post(api, f"/viewers/{quote(user, safe='')}/picks", {"pick": ["cooking"]})
+    assert (status, answer["user"], answer["picks"][0]["pick"]) == (200, user, "cooking")
     for route in ("profile", "feed"):
         status, _, body = api.ask("GET", f"{path}/{route}")
         assert (status, json.loads(body)["user"]) == (200, user)
     status, _, body = api.ask("DELETE", path)
-    assert (status, json.loads(body)["removed"]["database/events"]) == (200, 1)
+    assert (status, json.loads(body)["removed"]) == (200, {"database/events": 1, "database/picks": 1})
     assert api.ask("GET", f"{path}/profile")[0] == 404
     counted = api.ask("GET", "/metrics")[2].decode()
     routes = set(re.findall(r'route="(/api/v1/viewers[^"]*)"', counted))
-    assert routes == {"/api/v1/viewers/{user}", "/api/v1/viewers/{user}/profile", "/api/v1/viewers/{user}/feed"}
+    assert routes == {f"/api/v1/viewers/{{user}}{part}" for part in ("", "/profile", "/feed", "/picks")}
 
 
 def test_keys_hold_the_doors(api: Api, there: ReelSense) -> None:
