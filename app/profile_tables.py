@@ -21,7 +21,7 @@ def show_profile(document: dict[str, Any]) -> None:
     out.print(_interests("likes", document["interests"]))
     if document["dislikes"]:
         out.print(_interests("avoids", document["dislikes"]))
-    if document["picks"]:
+    if document.get("picks"):
         picked = [(entry["title"] or entry["pick"], entry["mass"]) for entry in document["picks"]]
         out.print(table("picked", ("topic or video", "weight"), picked))
     kinds = [(kind, _shared(tags)) for kind, tags in document["tags_by_kind"].items() if tags]
