@@ -27,6 +27,10 @@ from store.journal import Journal
 from store.records import MediaInfo, Metadata
 from store.settings import load_settings
 from tests.app.commands import reelsense
+from tests.store.servers import new_database
+from tests.store.test_catalogue import postgresql
+
+__all__ = ["postgresql"]
 
 MEDIA = MediaInfo(container="mp4", bytes=1, duration=20.0, width=2, height=2, video_codec="h264")
 VIDEO, OTHER = "ab" * 16, "cd" * 16
@@ -42,7 +46,18 @@ LINES: list[dict[str, Any]] = [
 @pytest.fixture
 def there(tmp_path: Path) -> Iterator[ReelSense]:
     """An installation with two videos."""
-    found = ReelSense(load_settings(data=tmp_path / "data"))
+    yield from installation(tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReelSense]:
+    """The same on either database."""
+    postgresql = request.param == "postgresql"
+    yield from installation(tmp_path, new_database(request.getfixturevalue("postgresql")) if postgresql else "")
+
+
+def installation(folder: Path, database: str = "") -> Iterator[ReelSense]:
+    found = ReelSense(load_settings(data=folder / "data", database=database))
     for video in (VIDEO, OTHER):
         found.catalogue.put_video(
             Video(id=video, revision="r", file_name="a.mp4", metadata=Metadata(), media=MEDIA, uploaded_at=1.0)
@@ -77,15 +92,15 @@ def rows(log: EventLog) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_each_format_says_the_same(there: ReelSense, tmp_path: Path, form: str) -> None:
+def test_each_format_says_the_same(anywhere: ReelSense, tmp_path: Path, form: str) -> None:
     path = WRITERS[form](tmp_path / f"events.{form}", LINES)
-    document = import_file(there, path)
+    document = import_file(anywhere, path)
     assert (document["lines"], document["new"], document["refused"]) == (3, 3, 0)
-    first, _, last = rows(there.event_log)
+    first, _, last = rows(anywhere.event_log)
     assert first == {("user_id" if name == "user" else "video_id" if name == "video" else name): value
                      for name, value in LINES[0].items()}  # fmt: skip
     assert (last["user_id"], last["loops"], last["watched_seconds"], last["session"]) == ("ben", None, None, "")
-    assert import_file(there, path)["known"] == 3
+    assert import_file(anywhere, path)["known"] == 3
 
 
 @pytest.mark.parametrize("form", WRITERS)
@@ -226,12 +241,14 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     assert grown < 30 * 2**20
 
 
-def test_an_export_is_the_same_bytes_for_the_same_events_and_can_be_imported(there: ReelSense, tmp_path: Path) -> None:
+def test_an_export_is_the_same_bytes_for_the_same_events_and_can_be_imported(
+    anywhere: ReelSense, tmp_path: Path
+) -> None:
     other = ReelSense(load_settings(data=tmp_path / "other"))
-    for video in there.catalogue.videos():
+    for video in anywhere.catalogue.videos():
         other.catalogue.put_video(video)
     tied = [{**LINES[0], "id": f"t{number}", "user": f"u{number}"} for number in range(9)]
-    for place, (where, lines) in enumerate(((there, [*LINES, *tied]), (other, [*tied[::-1], *LINES[::-1]]))):
+    for place, (where, lines) in enumerate(((anywhere, [*LINES, *tied]), (other, [*tied[::-1], *LINES[::-1]]))):
         assert summed(take_lines(where.catalogue, list(enumerate(lines))))["new"] == 12
         write_partitions(where.event_log, tmp_path / f"out{place}")
     digests = [
@@ -247,18 +264,18 @@ def test_an_export_is_the_same_bytes_for_the_same_events_and_can_be_imported(the
     table = pq.read_table(tmp_path / "out0")  # hive: the day is a column
     assert (table.num_rows, set(table["day"].to_pylist())) == (12, {"2023-11-14", "2023-11-15"})
     fresh = ReelSense(load_settings(data=tmp_path / "fresh"))
-    for video in there.catalogue.videos():
+    for video in anywhere.catalogue.videos():
         fresh.catalogue.put_video(video)
     for path in sorted((tmp_path / "out0").rglob("*.parquet")):
         assert import_file(fresh, path)["refused"] == 0
-    assert rows(fresh.event_log) == rows(there.event_log)
+    assert rows(fresh.event_log) == rows(anywhere.event_log)
 
 
-def test_a_day_without_events_any_more_leaves_the_export(there: ReelSense, tmp_path: Path) -> None:
-    take_lines(there.catalogue, list(enumerate(LINES)))
-    write_partitions(there.event_log, tmp_path / "out")
-    forget(there, "ben")
-    assert write_partitions(there.event_log, tmp_path / "out")["removed"] == ["2023-11-15"]
+def test_a_day_without_events_any_more_leaves_the_export(anywhere: ReelSense, tmp_path: Path) -> None:
+    take_lines(anywhere.catalogue, list(enumerate(LINES)))
+    write_partitions(anywhere.event_log, tmp_path / "out")
+    forget(anywhere, "ben")
+    assert write_partitions(anywhere.event_log, tmp_path / "out")["removed"] == ["2023-11-15"]
     assert "ben" not in str(pq.read_table(tmp_path / "out").to_pylist())
 
 
@@ -271,12 +288,13 @@ def test_a_batch_that_is_none_is_coded(body: bytes) -> None:
     assert raised.value.code == "event.batch_invalid"
 
 
-def test_a_viewer_is_forgotten_everywhere_with_proof(there: ReelSense, tmp_path: Path) -> None:
-    take_lines(there.catalogue, list(enumerate(LINES)))
-    take_lines(there.catalogue, [(1, {"user": "ann", "video": VIDEO, "kind": "teleport", "at": NOON + 50})])
-    journal = Journal(there.objects, there.catalogue)
+def test_a_viewer_is_forgotten_everywhere_with_proof(anywhere: ReelSense, tmp_path: Path) -> None:
+    take_lines(anywhere.catalogue, list(enumerate(LINES)))
+    take_lines(anywhere.catalogue, [(1, {"user": "ann", "video": VIDEO, "kind": "teleport", "at": NOON + 50})])
+    journal = Journal(anywhere.objects, anywhere.catalogue)
     journal.write()
-    proof = forget(there, "ann")
+    journal.write()  # PostgreSQL: what was the highest sequence the last time
+    proof = forget(anywhere, "ann")
     assert {place: count for place, count in proof["removed"].items() if place.startswith("database")} == {
         "database/events": 2, "database/set_aside_events": 1,
     }  # fmt: skip
@@ -284,13 +302,13 @@ def test_a_viewer_is_forgotten_everywhere_with_proof(there: ReelSense, tmp_path:
     assert sorted(segments.values()) == [1, 2]
     assert proof["found"] == {}
     assert '"ann"' not in json.dumps(proof)
-    assert there.event_log.of("ann") == []
-    for item in there.objects.list("journal/"):
-        assert b"ann" not in there.objects.get(item.key)
-    again = import_file(there, write_jsonl(tmp_path / "old.jsonl", LINES))
+    assert anywhere.event_log.of("ann") == []
+    for item in anywhere.objects.list("journal/"):
+        assert b"ann" not in anywhere.objects.get(item.key)
+    again = import_file(anywhere, write_jsonl(tmp_path / "old.jsonl", LINES))
     assert (again["new"], again["known"], again["codes"]) == (0, 1, {"event.forgotten": 2})
-    assert forget(there, "ann")["removed"] == {}, "it may be run again"
-    empty = ReelSense(load_settings(data=tmp_path / "empty", objects=str(there.settings.objects_directory())))
+    assert forget(anywhere, "ann")["removed"] == {}, "it may be run again"
+    empty = ReelSense(load_settings(data=tmp_path / "empty", objects=str(anywhere.settings.objects_directory())))
     Journal(empty.objects, empty.catalogue).restore()
     assert [event.user_id for event in empty.event_log.all()] == ["ben"]
 

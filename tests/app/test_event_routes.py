@@ -16,6 +16,10 @@ from store.event_log import EventLog
 from store.records import MediaInfo, Metadata
 from store.settings import load_settings
 from tests.app.serving import Api, serving
+from tests.store.servers import new_database
+from tests.store.test_catalogue import postgresql
+
+__all__ = ["postgresql"]
 
 MEDIA = MediaInfo(container="mp4", bytes=1, duration=20.0, width=2, height=2, video_codec="h264")
 VIDEO = "ab" * 16
@@ -23,18 +27,20 @@ NOON = 1_700_000_000.0
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> ReelSense:
-    found = ReelSense(load_settings(data=tmp_path_factory.mktemp("events") / "data"))
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def there(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReelSense]:
+    database = new_database(request.getfixturevalue("postgresql")) if request.param == "postgresql" else ""
+    found = ReelSense(load_settings(data=tmp_path_factory.mktemp("events") / "data", database=database))
     found.catalogue.put_video(
         Video(id=VIDEO, revision="r", file_name="a.mp4", metadata=Metadata(), media=MEDIA, uploaded_at=1.0)
     )
-    return found
+    yield found
+    found.catalogue.close()
 
 
 @pytest.fixture(scope="module")
 def api(there: ReelSense) -> Iterator[Api]:
-    with serving(there.settings.data) as running:
+    with serving(there.settings.data, REELSENSE_DATABASE=there.settings.database) as running:
         yield running
 
 

@@ -57,9 +57,10 @@ class World:
     count: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
-    def at(cls, folder: Path) -> World:
+    def at(cls, folder: Path, database: str = "") -> World:
+        """Objects in a folder, and beside them an SQLite database, or the database of this URL."""
         objects = LocalObjects(folder / "objects")
-        catalogue = Catalogue(f"sqlite:///{folder / 'catalogue.sqlite3'}")
+        catalogue = Catalogue(database or f"sqlite:///{folder / 'catalogue.sqlite3'}")
         return cls(objects, catalogue, VideoTable(objects, catalogue, VERSION))
 
     def artifact(
