@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from app.access import Access
 from app.operations import ReelSense
 from ranker.events import Number
+from store.picks import MOST_PICKS
 
 K = Annotated[int, Query(ge=1, le=10_000)]
 _BATCH = {
@@ -43,12 +44,12 @@ class Act(BaseModel):
     language: str = ""
 
 
-class Picks(BaseModel):
+class PickChange(BaseModel):
     """What a viewer picked, and what is taken back: topics, or ids of videos."""
 
     model_config = ConfigDict(extra="forbid")
-    pick: list[str] = Field(default_factory=list, max_length=50)
-    unpick: list[str] = Field(default_factory=list, max_length=50)
+    pick: list[str] = Field(default_factory=list, max_length=MOST_PICKS)
+    unpick: list[str] = Field(default_factory=list, max_length=MOST_PICKS)
 
 
 def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
@@ -79,7 +80,7 @@ def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
         return list_set_aside(reelsense, reason, user, k)
 
     @router.post("/viewers/{user:path}/picks", dependencies=viewers)
-    def picks(user: str, change: Picks) -> dict[str, Any]:
+    def picks(user: str, change: PickChange) -> dict[str, Any]:
         """Note what a viewer picked to begin with: it counts in every feed until the viewer's own acts outweigh it."""
         from app.picking import change_picks
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
+from app.viewer_names import check_viewer
 from ranker.audience import Audience
 from ranker.candidates import Candidates, Gathered, Gatherer, Request
 from ranker.found import WHOLE
@@ -28,7 +29,7 @@ from ranker.scoring import Situation
 from ranker.sources import sources, with_quotas
 from ranker.video_table import Snapshot, VideoTable
 from store.catalogue import Catalogue
-from store.errors import InputError, ReelsenseError
+from store.errors import ReelsenseError
 from store.event_log import EventLog
 from store.picks import PickLog
 
@@ -36,7 +37,6 @@ from store.picks import PickLog
 SCORED_WHOLE = 20_000
 # Below this share a start says less than rounding.
 LEAST_START = 0.02
-LONGEST_NAME = 200
 FOLLOWED_AT_ONCE = 20_000
 log = structlog.get_logger()
 
@@ -87,8 +87,7 @@ class Feeds:
         are stored (`store.picks`) count too. Raises `request.invalid`.
         """
         check(k, now)
-        if not (0 < len(user) <= LONGEST_NAME and user.strip() and user.isprintable()):
-            raise InputError("request.invalid", f"A viewer's name has 1 to {LONGEST_NAME} printable characters.")
+        check_viewer(user)
         region = region.upper()
         table = self.table()
         own = self.profiles.get(user, table)

@@ -10,22 +10,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from store.errors import InputError, PassingError
+from app.viewer_names import check_viewer
+from store.errors import PassingError
 from store.event_log import VIEWER_TABLES
 from store.journal import Journal
 
 if TYPE_CHECKING:
     from app.operations import ReelSense
 
-LONGEST_NAME = 200
-
 
 def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
     """Forget a viewer. The proof: `digest`, `until` (acts up to then are never taken again), `removed` rows by place,
     and `found` rows by place after it, which is empty. May be run again. Raises `request.invalid`, and
     `store.unavailable` or `database.unavailable`, after which it has to be run again."""
-    if not (0 < len(user) <= LONGEST_NAME and user.isprintable()):
-        raise InputError("request.invalid", f"A viewer's name has 1 to {LONGEST_NAME} printable characters.")
+    check_viewer(user)
     log, objects = reelsense.event_log, reelsense.objects
     journal = Journal(objects, reelsense.catalogue)
     began = time.time()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.viewer_names import check_viewer
 from store.errors import InputError
 from store.picks import LONGEST_PICK, PickLog
 
@@ -13,14 +14,11 @@ if TYPE_CHECKING:
     from app.operations import ReelSense
     from ranker.profiles import Profile
 
-LONGEST_NAME = 200
-
 
 def change_picks(reelsense: ReelSense, user: str, add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
     """Take picks back, then add others; all there are then. Each is a topic, in whatever case, or the id of a video;
     one that nothing is about adds nothing until something is. Raises `request.invalid`, `event.forgotten`."""
-    if not (0 < len(user) <= LONGEST_NAME and user.strip() and user.isprintable()):
-        raise InputError("request.invalid", f"A viewer's name has 1 to {LONGEST_NAME} printable characters.")
+    check_viewer(user)
     PickLog(reelsense.catalogue).change(user, _plain(add), _plain(remove), time.time())
     return {"user": user, "picks": shown_picks(reelsense, user, reelsense.profiles.get(user, reelsense.table))}
 

@@ -37,6 +37,12 @@ def together(targets: Integers, mass: Float64, heaviest: Float64) -> tuple[Integ
     return ordered[starts], total, top, order[first]
 
 
+def runs(starts: Integers, counts: Integers) -> Integers:
+    """int64 [sum of counts]: `counts[i]` places from `starts[i]` on, one run after the other."""
+    places: Integers = np.arange(int(counts.sum())) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    return places
+
+
 def spread(
     places: Integers, mass: Float64, heaviest: Float64, matrix: Sparse
 ) -> tuple[Integers, Float64, Float64, Integers]:
@@ -45,7 +51,7 @@ def spread(
     starts, ends = matrix.indptr[places].astype(np.int64), matrix.indptr[places + 1].astype(np.int64)
     counts = ends - starts
     origin = np.repeat(np.arange(len(places)), counts)
-    cells = np.arange(int(counts.sum())) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    cells = runs(starts, counts)
     chance = matrix.data[cells].astype(np.float64)
     found, total, top, first = together(
         matrix.indices[cells].astype(np.int64), mass[origin] * chance, heaviest[origin] * chance

@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from ranker.diversity import diversify, greedy_mmr
 from ranker.events import Event
-from ranker.explanations import MATTERS, Reason, explain, lowered, name_paths
+from ranker.explanations import MATTERS, Reason, explain, name_paths
 from ranker.feed_rules import Arranged, Key, arrange, hidden_rows, topic_keys
 from ranker.found import Found, source_terms, sources_of, trial_rows, union
 from ranker.objectives import Ranking
 from ranker.profiles import Profile, build
+from ranker.refusal_reasons import lowered
 from ranker.refusals import Refused, refused_of
 from ranker.row_facts import facts_of
 from ranker.scoring import RankerConfig, Rows, Situation, score_terms

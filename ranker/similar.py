@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ranker.explanations import by_modality, contributions
+from ranker.moments import by_modality, contributions
 from ranker.video_table import VideoTable
 from store.errors import InputError
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse  # type: ignore[import-untyped]
 
+from ranker.grouping import runs
 from ranker.interactions import Sparse
 from store.records import Modality
 
@@ -140,7 +141,7 @@ class Weights:
         # Ends first: what they point at was written before them, whatever is added meanwhile.
         ends = self._ends.values
         starts, counts = ends[rows], ends[rows + 1] - ends[rows]
-        places = np.arange(int(counts.sum())) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+        places = runs(starts, counts)
         numbers, weights = self._numbers.values[places], self._weights.values[places]
         found = sparse.csr_matrix(
             (weights.astype(np.float32), numbers, np.concatenate([[0], np.cumsum(counts)])),

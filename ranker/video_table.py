@@ -26,8 +26,9 @@ from store.artifacts import artifact_key, from_bytes
 from store.catalogue import Catalogue, Publication
 from store.errors import NotFoundError, PassingError, ReelsenseError
 from store.objects import ObjectStore
+from store.publications import published_between, published_sequences
 from store.records import Float32, PublishedAttributes
-from store.vector_segments import SegmentRow, VectorSegments, published_between, published_sequences
+from store.vector_segments import SegmentRow, VectorSegments
 
 # PostgreSQL hands out sequence numbers before it commits, so a lower number can appear after a higher one: look back.
 LOOK_BACK = 256

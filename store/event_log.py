@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -114,8 +113,6 @@ Judge = Callable[[Sequence[StoredEvent], Sequence[StoredEvent]], Mapping[int, Ve
 # How far back and how far ahead in time, in seconds, an event has to be looked at to be judged.
 Reach = Callable[[StoredEvent], tuple[float, float]]
 
-_prepared: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-
 
 class EventLog:
     """The log of one installation. Each write of up to `CHUNK` events is one transaction. Errors:
@@ -124,11 +121,8 @@ class EventLog:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.tombstones = Tombstones(catalogue)
-        picks.prepare(catalogue)
-        if catalogue.engine not in _prepared:
-            create_tables(catalogue, tables)
-            _complete(catalogue)
-            _prepared.add(catalogue.engine)
+        create_tables(catalogue, picks.tables)
+        create_tables(catalogue, tables, _complete)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

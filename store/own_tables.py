@@ -4,7 +4,8 @@ for each method, and `database.unavailable` where the database does not answer."
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
 
@@ -14,14 +15,25 @@ from store.catalogue import Catalogue
 _WRITER_LOCK = 0x65766E74
 
 
-def create_tables(catalogue: Catalogue, tables: sa.MetaData) -> None:
-    """Make the tables that are not there yet."""
+_prepared: weakref.WeakKeyDictionary[sa.Engine, set[sa.MetaData]] = weakref.WeakKeyDictionary()
+
+
+def create_tables(
+    catalogue: Catalogue, tables: sa.MetaData, complete: Callable[[Catalogue], None] | None = None
+) -> None:
+    """Make the tables that are not there yet, and `complete` those of an older version; once for each engine."""
+    done = _prepared.setdefault(catalogue.engine, set())
+    if tables in done:
+        return
     with catalogue._database():
         try:
             tables.create_all(catalogue.engine)
         except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
             # Two processes made the tables at the same moment; the loser looks again.
             tables.create_all(catalogue.engine)
+    if complete is not None:
+        complete(catalogue)
+    done.add(tables)
 
 
 @contextlib.contextmanager

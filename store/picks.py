@@ -7,7 +7,6 @@ what they did. Writers take their turn with those of events, so that none races 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,15 +30,6 @@ picks = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
 )
 
-_prepared: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-
-
-def prepare(catalogue: Catalogue) -> None:
-    """Make the table where it is not there yet."""
-    if catalogue.engine not in _prepared:
-        create_tables(catalogue, tables)
-        _prepared.add(catalogue.engine)
-
 
 @dataclass(frozen=True, slots=True)
 class Picked:
@@ -55,7 +45,7 @@ class PickLog:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.tombstones = Tombstones(catalogue)
-        prepare(catalogue)
+        create_tables(catalogue, tables)
 
     def of(self, user_id: str) -> list[Picked]:
         """The viewer's picks, in the order in which they were made."""

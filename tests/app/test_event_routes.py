@@ -17,9 +17,6 @@ from store.records import MediaInfo, Metadata
 from store.settings import load_settings
 from tests.app.serving import Api, serving
 from tests.store.servers import new_database
-from tests.store.test_catalogue import postgresql
-
-__all__ = ["postgresql"]
 
 MEDIA = MediaInfo(container="mp4", bytes=1, duration=20.0, width=2, height=2, video_codec="h264")
 VIDEO = "ab" * 16

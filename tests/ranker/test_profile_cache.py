@@ -19,9 +19,6 @@ from store.own_tables import transaction
 from tests.ranker.builders import NOON, VERSION, World, two_tastes, video_id
 from tests.ranker.test_profiles import assert_same
 from tests.store.servers import new_database
-from tests.store.test_catalogue import postgresql
-
-__all__ = ["postgresql"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

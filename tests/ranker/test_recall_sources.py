@@ -335,6 +335,23 @@ def test_who_is_forgotten_is_gone_at_the_next_rebuild(crowded: World) -> None:
     assert audience.followed == 80
 
 
+def test_a_crowd_that_takes_long_is_made_less_often(crowded: World) -> None:
+    clock = Clock()
+    audience = Audience(crowded.catalogue, AudienceConfig(rebuild_seconds=60.0), clock)
+    snapshot = crowded.table.snapshot
+    audience.refresh(snapshot, background=False)
+    assert audience.crowd is not None
+    # As if it had taken half a minute: of 300 seconds that is a tenth.
+    audience.crowd = long = replace(audience.crowd, cpu_seconds=30.0)
+    event(crowded, "ann", "cars 1")
+    clock.now = 299.0
+    audience.refresh(snapshot, background=False)
+    assert audience.crowd is long
+    clock.now = 300.0
+    audience.refresh(snapshot, background=False)
+    assert audience.crowd is not long
+
+
 def test_the_crowd_is_made_anew_in_the_background_when_there_is_news(crowded: World) -> None:
     clock = Clock()
     audience = Audience(crowded.catalogue, AudienceConfig(rebuild_seconds=60.0), clock)

@@ -15,9 +15,6 @@ from store.artifacts import artifact_key
 from store.errors import NotFoundError
 from tests.ranker.builders import VERSION, World, video_id
 from tests.store.servers import new_database
-from tests.store.test_catalogue import postgresql
-
-__all__ = ["postgresql"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

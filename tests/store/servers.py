@@ -1,5 +1,5 @@
 """Real S3 servers for tests, each started on a free loopback port and stopped by whoever started it; and databases of
-their own on a PostgreSQL that runs already (`tests.store.test_catalogue.postgresql`)."""
+their own on a PostgreSQL that runs already (the fixture `postgresql_server`)."""
 
 from __future__ import annotations
 

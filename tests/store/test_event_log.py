@@ -18,9 +18,9 @@ from store.event_log import CHUNK, EventLog, Verdict, events
 from store.journal import Journal
 from store.local_objects import LocalObjects
 from store.tombstones import PREFIX, digest_of
-from tests.store.test_catalogue import catalogue, postgresql
+from tests.store.test_catalogue import catalogue
 
-__all__ = ["catalogue", "postgresql"]
+__all__ = ["catalogue"]
 
 VIDEO = "ab" * 16
 

@@ -12,9 +12,9 @@ from store.errors import InputError
 from store.event_log import EventLog
 from store.local_objects import LocalObjects
 from store.picks import MOST_PICKS, Picked, PickLog
-from tests.store.test_catalogue import catalogue, postgresql
+from tests.store.test_catalogue import catalogue
 
-__all__ = ["catalogue", "postgresql"]
+__all__ = ["catalogue"]
 
 
 def test_picks_are_added_once_and_taken_back(catalogue: Catalogue) -> None:

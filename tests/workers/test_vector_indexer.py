@@ -15,15 +15,14 @@ from store.artifacts import artifact_key
 from store.catalogue import Catalogue
 from store.errors import PassingError
 from store.objects import ObjectStore, open_objects
+from store.publications import published_between
 from store.settings import load_settings
-from store.vector_segments import Segment, VectorSegments, published_between
+from store.vector_segments import Segment, VectorSegments
 from tests.ranker.builders import VERSION, World, video_id
 from tests.store.servers import ACCESS_KEY, SECRET_KEY, moto_s3, new_database, rclone_s3
-from tests.store.test_catalogue import postgresql
 from workers import vector_indexer
 from workers.vector_indexer import VectorIndexer
 
-__all__ = ["postgresql"]
 LATER = time.time() + 3600
 
 
