@@ -422,7 +422,7 @@ def _placed(row: VideoRow, where: Situation, region: float, language: float) -> 
 SOURCE_TEXTS: dict[str, str] = {
     "interest": "Among the nearest to what you watch.",
     "co_watch": "Watched by those who watch what you watch.",
-    "graph": "Near you in the graph of viewers, videos, creators and topics.",
+    "graph": "Near you in the graph of viewers, videos, creators, topics and sounds.",
     "similar_viewers": "Watched by viewers whose taste is like yours.",
     "followed": "New from those whom you follow.",
     "trending": "Watched at present.",
