@@ -314,6 +314,8 @@ def freshness(here: Installation, asked: list[str]) -> dict[str, Any]:
         gone.append((had, has))
     return {
         "publication_to_feed_ms": round(1000 * float(np.median(new)), 1) if new else None,
+        # They share the places of exploration with the new one.
+        "published_within_the_hour": int(np.sum(NOW - here.held.snapshot.published_at < 3600)),
         "found_its_viewer": f"{len(new)} of 10",
         "feeds_made_until_then": float(np.median(tried)) if tried else None,
         "event_to_changed_feed_ms": round(1000 * float(np.median(changed)), 1) if changed else None,
