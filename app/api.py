@@ -144,9 +144,10 @@ def _videos(reelsense: ReelSense) -> APIRouter:
 
 
 def _viewers(reelsense: ReelSense) -> APIRouter:
+    # `user:path`: names may hold a slash, and %2F is one before routes are looked for.
     router = APIRouter(tags=["viewers"])
 
-    @router.get("/viewers/{user}/profile")
+    @router.get("/viewers/{user:path}/profile")
     def profile(
         user: str,
         points: Annotated[
@@ -156,7 +157,7 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
         """What is known of a viewer: interests, dislikes, habits, history."""
         return reelsense.profile(user, points)
 
-    @router.get("/viewers/{user}/feed")
+    @router.get("/viewers/{user:path}/feed")
     def feed(
         user: str,
         k: K = 10,
@@ -175,6 +176,7 @@ def _viewers(reelsense: ReelSense) -> APIRouter:
 def main() -> None:
     """`python -m app.api`: serve with the settings of the environment."""
     import uvicorn
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from app.http_heads import protocol
 
@@ -184,19 +186,23 @@ def main() -> None:
         check_bind(settings)
     except ReelsenseError as error:
         sys.exit(f"{error.code}: {error.message} {error.hint}")
-    uvicorn.run(
-        create_api(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        # Uvicorn leaves logging as `logs.configure` made it.
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        http=protocol(settings.intake.silence_seconds),
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        limit_concurrency=MOST_CONNECTIONS,
-    )
+    api = create_api(settings)
+    # Requests are many and their matrices small: threads that wait for each other's part of a product take three times
+    # the CPU of a feed from other requests (docs/feed.md).
+    with threadpool_limits(1, user_api="blas"):
+        uvicorn.run(
+            api,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            # Uvicorn leaves logging as `logs.configure` made it.
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            http=protocol(settings.intake.silence_seconds),
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            limit_concurrency=MOST_CONNECTIONS,
+        )
 
 
 if __name__ == "__main__":

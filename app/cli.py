@@ -124,6 +124,7 @@ def add(
     creator: Annotated[str | None, typer.Option(help="Who made it.")] = None,
     region: Annotated[str | None, typer.Option(help="Region: two letters (DE) or three digits.")] = None,
     language: Annotated[str | None, typer.Option(help="Language tag, such as en or pt-BR.")] = None,
+    sound: Annotated[str | None, typer.Option(help="The music or sound it is made with, as you call it.")] = None,
     captions: Annotated[
         list[Path] | None, typer.Option(help="Caption file (.srt, .vtt, .ass). Default: those beside the video.")
     ] = None,
@@ -146,6 +147,7 @@ def add(
             "creator": creator,
             "region": region,
             "language": language,
+            "sound": sound,
             "captions": captions or [],
         }
         added = add_all(settings, paths, words, wait=wait, timeout_seconds=timeout, quiet=as_json)
@@ -337,13 +339,24 @@ def profile(
     points: Annotated[
         int | None, typer.Option("--points", metavar="N", help="And the interests over time, at N moments.")
     ] = None,
+    pick: Annotated[
+        list[str] | None, typer.Option("--pick", help="First note that the viewer picked a topic, or a video.")
+    ] = None,
+    unpick: Annotated[list[str] | None, typer.Option("--unpick", help="First take a pick back.")] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """What is known of a viewer: interests, dislikes, habits, history."""
+    """What is known of a viewer: interests, dislikes, habits, history, and what was picked to begin with."""
+    from app.picking import change_picks
     from app.profile_tables import show_profile
 
-    answer(as_json, data, lambda reelsense: reelsense.profile(user, points), show_profile)
+    def shown(reelsense: Any) -> dict[str, Any]:
+        if pick or unpick:
+            change_picks(reelsense, user, pick or (), unpick or ())
+        document: dict[str, Any] = reelsense.profile(user, points)
+        return document
+
+    answer(as_json, data, shown, show_profile)
 
 
 @app.command()

@@ -85,7 +85,7 @@ def set_aside(
 
 
 def forget(user: User, data: Data = None, as_json: Json = False) -> None:
-    """Delete a viewer's events everywhere, and print the proof."""
+    """Delete a viewer's events and picks everywhere, and print the proof."""
     from app.forgetting import forget as forget_viewer
 
     answer(as_json, data, lambda reelsense: forget_viewer(reelsense, user), _show_forgotten)

@@ -33,21 +33,30 @@ FILE_NAME = "events.parquet"
 FIELDS = frozenset((*Event.model_fields, "watched"))
 _NEEDED = ("user", "video", "kind")
 _NUMBERS = frozenset(("at", "watched", "watched_seconds", "loops"))
+_TEXTS = FIELDS - _NUMBERS - {"kind"}
 
 Line = tuple[int, Any]
 
 
 def form_of(path: Path) -> Format:
     """The format by the file's name. Raises `event.file_unreadable`."""
+    _no_folder(path)
     try:
         return SUFFIXES[path.suffix.lower()]
     except KeyError:
         raise _unreadable(f"The name {path.name[:60]!r} does not say what it is.", "Use --format.") from None
 
 
+def _no_folder(path: Path) -> None:
+    if path.is_dir():
+        hint = f"Name one file; an export has one for each day, such as day=2026-01-31/{FILE_NAME}."
+        raise _unreadable(f"{path.name[:60]!r} is a folder.", hint)
+
+
 def read_lines(path: Path, form: Format) -> Iterator[tuple[list[Line], list[str]]]:
     """Batches of numbered lines (lines of the file, or rows of Parquet, from 1), each an object, or an error where the
     line is none; and the columns that are passed over. Raises `event.file_unreadable`."""
+    _no_folder(path)
     if not path.is_file():
         raise _unreadable(f"There is no file {path.name[:60]!r}.", "")
     readers = {"csv": _csv_lines, "jsonl": _json_lines, "parquet": _parquet_lines}
@@ -154,7 +163,7 @@ def _parquet_lines(path: Path) -> Iterator[tuple[list[Line], list[str]]]:
             columns = [name for name in names if name in FIELDS]
             for batch in file.iter_batches(batch_size=BATCH, columns=columns):
                 rows = [
-                    {name: _plain(value) for name, value in row.items() if value is not None}
+                    {name: _plain(name, value) for name, value in row.items() if value is not None}
                     for row in batch.to_pylist()
                 ]
                 yield list(enumerate(rows, number + 1)), ignored
@@ -163,8 +172,11 @@ def _parquet_lines(path: Path) -> Iterator[tuple[list[Line], list[str]]]:
         raise _unreadable(f"The Parquet file is damaged: {type(error).__name__}.", "") from None
 
 
-def _plain(value: Any) -> Any:
-    """Times become seconds since the epoch (those without a zone are UTC); bytes stay and are refused by the check."""
+def _plain(name: str, value: Any) -> Any:
+    """Times become seconds since the epoch (those without a zone are UTC), whole numbers in columns of text their
+    decimal text; bytes stay and are refused by the check."""
+    if name in _TEXTS and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if isinstance(value, datetime):
         return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
     return value

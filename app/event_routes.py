@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from app.access import Access
 from app.operations import ReelSense
 from ranker.events import Number
+from store.picks import MOST_PICKS
 
 K = Annotated[int, Query(ge=1, le=10_000)]
 _BATCH = {
@@ -43,6 +44,14 @@ class Act(BaseModel):
     language: str = ""
 
 
+class PickChange(BaseModel):
+    """What a viewer picked, and what is taken back: topics, or ids of videos."""
+
+    model_config = ConfigDict(extra="forbid")
+    pick: list[str] = Field(default_factory=list, max_length=MOST_PICKS)
+    unpick: list[str] = Field(default_factory=list, max_length=MOST_PICKS)
+
+
 def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
     """The routes over one installation."""
     router = APIRouter(tags=["viewers"])
@@ -70,9 +79,16 @@ def event_routes(reelsense: ReelSense, access: Access) -> APIRouter:
 
         return list_set_aside(reelsense, reason, user, k)
 
+    @router.post("/viewers/{user:path}/picks", dependencies=viewers)
+    def picks(user: str, change: PickChange) -> dict[str, Any]:
+        """Note what a viewer picked to begin with: it counts in every feed until the viewer's own acts outweigh it."""
+        from app.picking import change_picks
+
+        return change_picks(reelsense, user, change.pick, change.unpick)
+
     @router.delete("/viewers/{user:path}", dependencies=admin)
     def forget(user: str) -> dict[str, Any]:
-        """Delete a viewer's events everywhere; the proof."""
+        """Delete a viewer's events and picks everywhere; the proof."""
         from app.forgetting import forget as forget_viewer
 
         return forget_viewer(reelsense, user)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
+from app.viewer_names import check_viewer
 from ranker.audience import Audience
 from ranker.candidates import Candidates, Gathered, Gatherer, Request
 from ranker.champion import Champion
@@ -29,15 +30,15 @@ from ranker.scoring import Situation
 from ranker.sources import sources, with_quotas
 from ranker.video_table import Snapshot, VideoTable
 from store.catalogue import Catalogue
-from store.errors import InputError, ReelsenseError
+from store.errors import ReelsenseError
 from store.event_log import EventLog
 from store.objects import ObjectStore
+from store.picks import PickLog
 
 # Of so few videos all are scored, whoever finds them: it costs less than choosing.
 SCORED_WHOLE = 20_000
 # Below this share a start says less than rounding.
 LEAST_START = 0.02
-LONGEST_NAME = 200
 FOLLOWED_AT_ONCE = 20_000
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ class Feeds:
         objects: ObjectStore | None = None,
     ) -> None:
         self.log = EventLog(catalogue)
+        self.picked = PickLog(catalogue)
         self.profiles = profiles
         self.table = table
         self.ranking = ranking
@@ -86,12 +88,11 @@ class Feeds:
         """The `k` best videos for a viewer at the time `now` (seconds since the epoch).
 
         `region` (`DE`), `language` (`en`) and `device` say where the request comes from; the first two default to
-        those of the viewer's last event. `picks` is what a new viewer chose: topics, and ids of videos. Raises
-        `request.invalid`.
+        those of the viewer's last event. `picks` is what a new viewer chose: topics, and ids of videos; those that
+        are stored (`store.picks`) count too. Raises `request.invalid`.
         """
         check(k, now)
-        if not (0 < len(user) <= LONGEST_NAME and user.strip() and user.isprintable()):
-            raise InputError("request.invalid", f"A viewer's name has 1 to {LONGEST_NAME} printable characters.")
+        check_viewer(user)
         region = region.upper()
         table = self.table()
         own = self.profiles.get(user, table)
@@ -99,6 +100,8 @@ class Feeds:
             last_region, last_language = self.log.last_place(user)
             region, language = region or last_region, language or last_language
         snapshot = table.snapshot
+        if share_of_start(own) >= LEAST_START:
+            picks = (*picks, *(picked.pick for picked in self.picked.of(user)))
         videos = tuple(name for name in picks if name in snapshot.row_of)
         chosen = Picks(tuple(name for name in picks if name not in snapshot.row_of), videos)
         profile = self._with_start(own, table, now, Situation(region, language), device, chosen)

@@ -1,4 +1,4 @@
-"""`reelsense forget`: a viewer's events are deleted everywhere, and what was done is proved.
+"""`reelsense forget`: a viewer's events and picks are deleted everywhere, and what was done is proved.
 
 In this order, so that a crash between two steps leaves the viewer refused and the rest to be done again:
 tombstone and rows of the database (one transaction), tombstone in object storage, segments of the journal,
@@ -12,21 +12,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from app.ranker_models import forget_checkpoints, forget_in_rankers, held_in_rankers
-from store.errors import InputError, PassingError
+from app.viewer_names import check_viewer
+from store.errors import PassingError
+from store.event_log import VIEWER_TABLES
 from store.journal import Journal
 
 if TYPE_CHECKING:
     from app.operations import ReelSense
-
-LONGEST_NAME = 200
 
 
 def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
     """Forget a viewer. The proof: `digest`, `until` (acts up to then are never taken again), `removed` rows by place,
     and `found` rows by place after it, which is empty. May be run again. Raises `request.invalid`, and
     `store.unavailable` or `database.unavailable`, after which it has to be run again."""
-    if not (0 < len(user) <= LONGEST_NAME and user.isprintable()):
-        raise InputError("request.invalid", f"A viewer's name has 1 to {LONGEST_NAME} printable characters.")
+    check_viewer(user)
     log, objects = reelsense.event_log, reelsense.objects
     journal = Journal(objects, reelsense.catalogue)
     began = time.time()
@@ -58,5 +57,5 @@ def forget(reelsense: ReelSense, user: str) -> dict[str, Any]:
         "found": found,
         "rankers": rankers,
         "write_ahead_log_emptied": emptied,
-        "scanned": {"tables": 2, "segments": journal.segments()},
+        "scanned": {"tables": len(VIEWER_TABLES), "segments": journal.segments()},
     }

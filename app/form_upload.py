@@ -18,9 +18,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.guard import MOST_CAPTIONS
 from store.errors import InputError, MediaError
+from store.records import WORD_FIELDS
 from store.settings import Limits
 
-FIELDS = ("title", "description", "tags", "creator", "region", "language")
 WORD_BYTES = 64 * 2**10
 HEADER_BYTES = 16 * 2**10
 MOST_PARTS = 64
@@ -143,7 +143,7 @@ class FormUpload:
             if len(self.captions) >= MOST_CAPTIONS:
                 raise malformed(f"The form has more than {MOST_CAPTIONS} caption files.")
             self.captions.append((captions_language(part.name, part.file_name), bytes(part.content)))
-        elif part.name in FIELDS:
+        elif part.name in WORD_FIELDS:
             self.words[part.name] = part.content.decode("utf-8", "replace")
 
     def _form_ends(self) -> None:

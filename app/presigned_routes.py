@@ -55,6 +55,7 @@ def presigned_routes(reelsense: ReelSense) -> APIRouter:
         creator: Annotated[str, Body()] = "",
         region: Annotated[str, Body()] = "",
         language: Annotated[str, Body()] = "",
+        sound: Annotated[str, Body()] = "",
     ) -> dict[str, Any]:
         """All is there. Calling it again answers the same; the words of the first call count."""
         metadata = checked_metadata(
@@ -64,6 +65,7 @@ def presigned_routes(reelsense: ReelSense) -> APIRouter:
             creator=clean(creator),
             region=region,
             language=language,
+            sound=clean(sound),
         )
         return complete(reelsense, upload, metadata)
 

@@ -21,6 +21,9 @@ def show_profile(document: dict[str, Any]) -> None:
     out.print(_interests("likes", document["interests"]))
     if document["dislikes"]:
         out.print(_interests("avoids", document["dislikes"]))
+    if document.get("picks"):
+        picked = [(entry["title"] or entry["pick"], entry["mass"]) for entry in document["picks"]]
+        out.print(table("picked", ("topic or video", "weight"), picked))
     kinds = [(kind, _shared(tags)) for kind, tags in document["tags_by_kind"].items() if tags]
     if document["negative_tags"]:
         kinds.append(("avoided", _shared(document["negative_tags"])))
@@ -39,7 +42,7 @@ def show_profile(document: dict[str, Any]) -> None:
         for entry in document["history"][:SHOWN_EVENTS]
     ]
     out.print(table("latest", ("at (UTC)", "video", "value"), latest))
-    if "over_time" in document:
+    if "over_time" in document and document["over_time"]["at"]:
         out.print(_over_time(document["over_time"]))
 
 

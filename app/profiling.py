@@ -15,14 +15,16 @@ def profile(reelsense: ReelSense, user: str, points: int | None = None) -> dict[
 
     Raises `user.unknown`, `request.invalid`.
     """
+    from app.picking import shown_picks
     from ranker.interests_over_time import profile_over_time
     from ranker.profile_view import describe
 
     table = reelsense.table
     known = reelsense.profiles.get(user, table)
-    if not known.events:
-        raise InputError("user.unknown", f"No event of the viewer {user!r} is known.")
-    document = {"user": user, **describe(known, table)}
+    picks = shown_picks(reelsense, user, known)
+    if not known.events and not picks:
+        raise InputError("user.unknown", f"No event and no pick of the viewer {user!r} is known.")
+    document = {"user": user, **describe(known, table), "picks": picks}
     if points is not None:
         document["over_time"] = profile_over_time(reelsense.event_log.of(user), table, points, known)
     return document

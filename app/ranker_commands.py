@@ -86,7 +86,8 @@ def rollback(data: Data = None, as_json: Json = False) -> None:
 
 
 def shown(data: Path) -> dict[str, Any]:
-    """What the file in the data directory says: the ranking in force, the digest of the file, its problem."""
+    """The ranking in force, the digest of the file it came from, whether that is the file as it stands (`source`:
+    `file`, `last_good` or `defaults`), and the problem of the file as it stands."""
     from app.operations import error_json
     from ranker.objectives import FILE_NAME, RankerFile, render
 
@@ -94,6 +95,7 @@ def shown(data: Path) -> dict[str, Any]:
     status = RankerFile(path).status()
     return {
         "file": str(path),
+        "source": "defaults" if not status.digest else "last_good" if status.problem else "file",
         "digest": status.digest,
         "problem": error_json(status.problem),
         "ranking": status.ranking.model_dump(mode="json"),
@@ -104,8 +106,7 @@ def shown(data: Path) -> dict[str, Any]:
 def _print(document: dict[str, Any]) -> None:
     if document["problem"]:
         said = document["problem"]
-        typer.echo(
-            f"{said['code']}: {said['message']} What runs keeps its last good file; what starts now takes this:",
-            err=True,
-        )
+        digest = document["digest"]
+        what = f"is the last good file ({digest})" if digest else "are the defaults, for no good one was read"
+        typer.echo(f"{said['code']}: {said['message']} In force, here and in servers that run, {what}:", err=True)
     typer.echo(document["toml"], nl=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.ranker_models import forget_tombstoned
-from store.artifacts import digest, is_video_id, metadata_key, source_key
+from store.artifacts import is_video_id, metadata_key, revision_of, source_key
 from store.catalogue import Video
 from store.errors import ReelsenseError
 from store.journal import Journal, record_key
@@ -95,7 +95,7 @@ def _probed(reelsense: ReelSense, video_id: str, names: list[str]) -> Video:
         media = probe(source, reelsense.settings.limits)
     return Video(
         id=video_id,
-        revision=revision or digest(metadata.model_dump(mode="json")),
+        revision=revision or revision_of(metadata),
         file_name="",
         metadata=metadata,
         media=media,

@@ -67,4 +67,6 @@ def _route(scope: Scope) -> str:
     path: str | None = getattr(scope.get("route"), "path", None)
     if path is None:
         return "unmatched"
+    # `{user:path}` is how it is matched, and no part of the name.
+    path = re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
     return API + path if scope["path"].startswith(API + "/") and not path.startswith(API) else path

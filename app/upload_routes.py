@@ -26,13 +26,14 @@ from starlette.concurrency import run_in_threadpool
 
 from app.access import Access, Caller
 from app.admission import BusyError
-from app.form_upload import FIELDS, LANGUAGE, FormUpload, captions_language, malformed
+from app.form_upload import LANGUAGE, FormUpload, captions_language, malformed
 from app.guard import MOST_CAPTIONS, TUS_VERSION, UPLOADS
 from app.intaking import Intaking, began
 from app.operations import Added, error_json
 from app.upload_body import CHECKSUMS, disk_full, number, pieces, receive
 from app.upload_files import unknown
 from store.errors import InputError
+from store.records import WORD_FIELDS
 from store.upload_ledger import Upload
 from workers.display_names import display_name
 from workers.intake import metadata_of
@@ -48,7 +49,7 @@ _FORM_SCHEMA: dict[str, Any] = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {"file": {"type": "string", "format": "binary"}}
-                    | {name: {"type": "string"} for name in FIELDS}
+                    | {name: {"type": "string"} for name in WORD_FIELDS}
                     | {"captions": {"type": "array", "items": {"type": "string", "format": "binary"}}},
                 }
             }
@@ -65,8 +66,8 @@ def form_routes(intaking: Intaking, access: Access) -> APIRouter:
     @router.post("/videos", status_code=202, openapi_extra=_FORM_SCHEMA)
     async def upload(request: Request, caller: Caller = allowed) -> dict[str, Any]:
         """Upload one video in a form: `file`, and `title`, `description`, `tags` (comma-separated), `creator`,
-        `region`, `language`, `captions` (files; or `captions.en`). The answer comes when it is stored, before it is
-        processed."""
+        `region`, `language`, `sound`, `captions` (files; or `captions.en`). The answer comes when it is stored, before
+        it is processed."""
         settings = intaking.settings
         announced = request.headers.get("content-length", "")
         largest = settings.limits.bytes
@@ -152,7 +153,7 @@ def tus_routes(intaking: Intaking, access: Access) -> APIRouter:
     @router.post("", status_code=201)
     async def create(request: Request, caller: Caller = allowed) -> Response:
         """Begin an upload (tus creation). `Upload-Metadata` holds title, description, tags, creator, region, language,
-        filename, captions; `Location` in the answer is where the bytes go."""
+        sound, filename, captions; `Location` in the answer is where the bytes go."""
         check_version(request)
         if request.headers.get("upload-concat") is not None:
             raise malformed("Upload-Concat is not spoken here.")
@@ -335,7 +336,7 @@ def read_metadata(header: str) -> dict[str, str]:
 def words_of(fields: Mapping[str, str]) -> dict[str, Any]:
     """The words for `ReelSense.add`. The name of the file is none of them: a file sent again without words keeps those
     it has."""
-    words: dict[str, Any] = {name: fields.get(name, "") for name in FIELDS}
+    words: dict[str, Any] = {name: fields.get(name, "") for name in WORD_FIELDS}
     words["tags"] = words["tags"].split(",")
     return words
 

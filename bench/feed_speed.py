@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bench import results
 from bench.ranker import NOW, TOPICS, VERSION, BenchObjects, publish, video_of
@@ -121,6 +122,8 @@ def measure(videos: int, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     """Measure and write `bench/results/feed_speed.json`."""
+    # As the API serves (`app.api.main`).
+    threadpool_limits(1, user_api="blas")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=10_000)
     with tempfile.TemporaryDirectory() as folder:

@@ -39,6 +39,9 @@ Float64 = npt.NDArray[np.float64]
 log = logging.getLogger(__name__)
 
 PAGE = 20_000
+# A rebuild that takes longer than this comes less often in proportion: it takes a tenth of one core at the most when
+# `rebuild_seconds` is 60.
+LONG_SECONDS = 6.0
 # Of this many videos that were shown most, what they did is the prior of new ones that resemble them.
 MOST_KNOWN = 1000
 
@@ -50,7 +53,7 @@ class AudienceConfig(BaseModel):
     rebuild_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)
     neighbours: ItemItemConfig = ItemItemConfig()
     walks: WalkConfig = WalkConfig(widest=300, degree=100)
-    viewers: SimilarViewersConfig = SimilarViewersConfig()
+    viewers: SimilarViewersConfig = SimilarViewersConfig(degree=500)
     exploration: ExplorationConfig = ExplorationConfig()
     trending_half_life_seconds: float = Field(6 * 3600.0, gt=0, allow_inf_nan=False)
 
@@ -59,8 +62,9 @@ class AudienceConfig(BaseModel):
 class Crowd:
     """What was made from all events at one moment; never changed after that. Columns of `interactions` are videos that
     were published then, `names` their ids. `drawn`: of little-shown videos the sum of the unit interests of those who
-    liked them. `priors`: what resembling videos did, of the videos that exploration may try, newest first. `known`:
-    (vectors, shown, liked) of what was shown most. `table`: the rows of the snapshot it was made from, and how many."""
+    liked them. `pool` int64 [p]: rows that exploration may try, newest first, and in `pool_priors` float64 [p] what
+    resembling videos did. `known`: (vectors, shown, liked) of what was shown most. `table`: the rows of the snapshot it
+    was made from, and how many."""
 
     interactions: Interactions
     names: tuple[str, ...]
@@ -68,7 +72,8 @@ class Crowd:
     walks: Walks
     viewers: SimilarViewers
     drawn: Mapping[str, Float64] = field(default_factory=dict)
-    priors: Mapping[str, float] = field(default_factory=dict)
+    pool: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    pool_priors: Float64 = field(default_factory=lambda: np.zeros(0))
     known: tuple[npt.NDArray[np.float32], Float64, Float64] | None = None
     table: tuple[Sequence[VideoRow], int] = ((), 0)
     cpu_seconds: float = 0.0
@@ -201,7 +206,8 @@ class Audience:
             return True
         at, count, rows = self._built
         news = (self._folded.count, len(snapshot)) != (count, rows) or self._again.is_set()
-        return news and self._clock() - at >= self.config.rebuild_seconds
+        took = self.crowd.cpu_seconds if self.crowd is not None else 0.0
+        return news and self._clock() - at >= self.config.rebuild_seconds * max(1.0, took / LONG_SECONDS)
 
     def _rebuild_quietly(self, snapshot: Snapshot) -> None:
         try:
@@ -213,8 +219,9 @@ class Audience:
     def _made(
         self, snapshot: Snapshot, cells: list[npt.NDArray[np.generic]], viewers: dict[str, int], videos: list[str]
     ) -> Crowd:
-        names = tuple(snapshot.row_of)
-        rows = np.array([snapshot.row_of[name] for name in names], np.int64)
+        # Beside the requests of this process, loops over all videos are none of Python's: those would hold them up.
+        rows = np.flatnonzero(snapshot.alive).astype(np.int64)
+        names = tuple(snapshot.ids[row] for row in rows.tolist())
         columns = {name: column for column, name in enumerate(names)}
         to_column = np.array([columns.get(name, -1) for name in videos], np.int64)
         column = to_column[cells[1].astype(np.int64)] if len(videos) else np.zeros(0, np.int64)
@@ -241,7 +248,8 @@ class Audience:
             Walks(interactions, content, self.config.walks, called),
             SimilarViewers(interactions, self.config.viewers),
             drawn_by(matrix, vectors, cold, names),
-            {names[place]: float(mean) for place, mean in zip(pool, means, strict=True)},
+            rows[pool],
+            means,
             known,
             (snapshot.rows, len(snapshot)),
         )
@@ -251,24 +259,20 @@ def content_of(snapshot: Snapshot, rows: npt.NDArray[np.int64]) -> tuple[dict[st
     """The content knowledge graph of these rows: by kind of node a sparse [videos, nodes], and what each node is
     called.
 
-    Creators and topics (a video's tags, by weight) today; a kind that artifacts come to name, such as sounds, is one
-    more entry.
+    Creators, topics (a video's tags, by weight) and sounds; an empty name is none.
     """
-    found: dict[str, dict[str, int]] = {"creator": {}, "topic": {}}
-    cells: dict[str, tuple[list[int], list[int], list[float]]] = {kind: ([], [], []) for kind in found}
-    for place, number in enumerate(rows.tolist()):
-        row = snapshot.rows[number]
-        named = {"creator": {row.creator: 1.0} if row.creator else {}, "topic": row.tags}
-        for kind, nodes in named.items():
-            for name, weight in nodes.items():
-                if weight > 0:
-                    cells[kind][0].append(place)
-                    cells[kind][1].append(found[kind].setdefault(name, len(found[kind])))
-                    cells[kind][2].append(weight)
-    return {
-        kind: sparse.csr_matrix((values, (places, nodes)), shape=(len(rows), len(found[kind])), dtype=np.float32)
-        for kind, (places, nodes, values) in cells.items()
-    }, {kind: tuple(names) for kind, names in found.items()}
+    held = snapshot.rows
+    found, called = {"topic": held.tag_weights.cells(rows)}, {"topic": tuple(held.tag_weights.known.names)}
+    for kind, column, known in (
+        ("creator", held.creators, held.creator_names),
+        ("sound", held.sounds, held.sound_names),
+    ):
+        numbers, called[kind] = column.values[rows], tuple(known.names)
+        named = np.flatnonzero(numbers != known.numbers.get("", -1))
+        found[kind] = sparse.csr_matrix(
+            (np.ones(len(named), np.float32), (named, numbers[named])), shape=(len(rows), len(called[kind]))
+        )
+    return found, called
 
 
 def drawn_by(

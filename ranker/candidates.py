@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,6 +47,25 @@ class Request:
     language: str = ""
     device: str = ""
     hour: int | None = None
+
+
+class Paths(Mapping[int, tuple[str, ...]]):
+    """Paths of some rows, each told when it is asked for: of hundreds that are found, twenty are shown."""
+
+    def __init__(self, rows: Sequence[int], path: Callable[[int], tuple[str, ...]]) -> None:
+        self._rows = frozenset(rows)
+        self._path = path
+
+    def __getitem__(self, row: int) -> tuple[str, ...]:
+        if row not in self._rows:
+            raise KeyError(row)
+        return self._path(row)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +194,5 @@ def _allowed(found: Candidates, request: Request, quota: int) -> Candidates:
     if inside.all() and len(found.rows) <= quota:
         return found
     rows = found.rows[inside][:quota]
-    kept = set(rows.tolist())
-    paths = {row: path for row, path in found.paths.items() if row in kept}
-    return Candidates(found.source, rows, found.scores[inside][:quota], paths)
+    kept = [row for row in rows.tolist() if row in found.paths]
+    return Candidates(found.source, rows, found.scores[inside][:quota], Paths(kept, found.paths.__getitem__))

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from ranker.candidates import Candidates, Request
+from ranker.candidates import Candidates, Paths, Request
 from ranker.models.event_acts import log_of
 from ranker.models.model import Reason
 from ranker.models.training_data import ActLog
@@ -33,8 +33,6 @@ NAME = "model"
 AGAIN_SECONDS = 30.0
 # What is asked for besides the quota and what was seen: some is gone.
 SPARE = 64
-# So many videos of a feed are explained; each is worked out when it is shown.
-MOST_EXPLAINED = 100
 # Parts of a score that are named: the largest that raise it.
 NAMED_PARTS = 2
 log = logging.getLogger(__name__)
@@ -129,7 +127,8 @@ class ModelSource:
             # Many of the best are gone or hidden: look further.
             most, rows, numbers = min(4 * most, len(scores)), [], []
         found = np.array(rows, np.int64)
-        paths = Explained(ranker, acts, viewer, dict(zip(rows, numbers, strict=True)))
+        number_of = dict(zip(rows, numbers, strict=True))
+        paths = Paths(rows, lambda row: _path(ranker, acts, viewer, number_of[row]))
         return Candidates(self.name, found, scores[numbers], paths)
 
 
@@ -161,42 +160,19 @@ def _best(scores: np.ndarray[tuple[int], np.dtype[np.float64]], most: int) -> li
     return order
 
 
-@dataclass(frozen=True, eq=False)
-class Explained(Mapping[int, tuple[str, ...]]):
-    """By row the path along which the model came to it, worked out when it is asked for: the parts of the score that
-    raise it most, then the model."""
+def _path(ranker: StoredRanker, acts: ActLog, viewer: int, number: int) -> tuple[str, ...]:
+    """The way on which the model came to a video: the parts of the score that raise it most, then the model."""
+    parts = ranker.model.explain(acts, viewer, number)
+    named = [_step(ranker, part) for part in parts if part.share > 0][:NAMED_PARTS]
+    return (*named, f"model:{ranker.model.name}", f"video:{ranker.videos[number]}")
 
-    ranker: StoredRanker
-    acts: ActLog
-    viewer: int
-    numbers: Mapping[int, int]
-    known: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
-    def __getitem__(self, row: int) -> tuple[str, ...]:
-        number = self.numbers[row]
-        if row not in self.known:
-            if len(self.known) >= MOST_EXPLAINED:
-                raise KeyError(row)
-            self.known[row] = self._path(number)
-        return self.known[row]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def _path(self, number: int) -> tuple[str, ...]:
-        parts = self.ranker.model.explain(self.acts, self.viewer, number)
-        named = [self._step(part) for part in parts if part.share > 0][:NAMED_PARTS]
-        return (*named, f"model:{self.ranker.model.name}", f"video:{self.ranker.videos[number]}")
-
-    def _step(self, part: Reason) -> str:
-        """A part as a step of a path. Videos and tags get their names; a viewer has none, as a reason names nobody."""
-        if part.kind == "viewer":
-            return "viewer"
-        names = {"video": self.ranker.videos, "tag": self.ranker.tags}.get(part.kind)
-        if names is None:
-            return f"{part.kind}:{part.name}"
-        place = int(part.name) if part.name.isdigit() else -1
-        return f"{part.kind}:{names[place]}" if 0 <= place < len(names) else part.kind
+def _step(ranker: StoredRanker, part: Reason) -> str:
+    """A part as a step of a path. Videos and tags get their names; a viewer has none, as a reason names nobody."""
+    if part.kind == "viewer":
+        return "viewer"
+    names = {"video": ranker.videos, "tag": ranker.tags}.get(part.kind)
+    if names is None:
+        return f"{part.kind}:{part.name}"
+    place = int(part.name) if part.name.isdigit() else -1
+    return f"{part.kind}:{names[place]}" if 0 <= place < len(names) else part.kind

@@ -20,7 +20,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ranker.section import Section
 
 Float64 = npt.NDArray[np.float64]
 
@@ -30,10 +32,9 @@ LEAST_RESIDUAL = 1e-6
 AT_ONCE = 512
 
 
-class DiversityConfig(BaseModel):
+class DiversityConfig(Section):
     """How a feed is spread out, for viewers whose taste is known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     method: Literal["mmr", "dpp", "off"] = Field("mmr", description="`mmr`, `dpp` or `off`.")
     mmr_weight: float = Field(0.2, ge=0, allow_inf_nan=False, description="What a cosine of 1 with the list costs.")
     dpp_theta: float = Field(

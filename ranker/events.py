@@ -103,7 +103,9 @@ class Event(BaseModel):
         happened = clock if at is None else at
         if kind not in KINDS:
             raise InputError("event.invalid", f"There is no event kind {str(kind)[:40]!r}.", hint=f"One of {KINDS}.")
-        if not (isinstance(user, str) and user.strip() and user.isprintable()):
+        if not isinstance(user, str):
+            raise InputError("event.invalid", "The viewer's name (user) must be text.", hint='Send "7" for 7.')
+        if not (user.strip() and user.isprintable()):
             raise InputError("event.invalid", "The viewer's name is empty or holds control characters.")
         try:
             named = id if id is not None else event_id(user, video, kind, float(happened))
@@ -180,8 +182,17 @@ def event_id(user: str, video: str, kind: str, at: float) -> str:
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return f"{'.'.join(str(part) for part in first['loc'])}: {_said(first['type'], first)}"
     return str(error)
+
+
+def _said(kind: str, first: Any) -> str:
+    """Our words where pydantic speaks of strings and items."""
+    if kind in ("string_too_long", "too_long"):
+        return f"more than {first['ctx']['max_length']} characters"
+    if kind in ("string_too_short", "too_short"):
+        return "empty"
+    return "must be text" if kind == "string_type" else str(first["msg"]).removeprefix("Value error, ")
 
 
 def value(

@@ -27,10 +27,10 @@ import numpy.typing as npt
 from ranker import tag_index
 from ranker.contributions import Contribution
 from ranker.found import PREFIX
-from ranker.modality_parts import modality_sums, weighted_tokens
+from ranker.moments import called, moment
 from ranker.profiles import LONG_HALF_LIFE_SECONDS, RECENT_HALF_LIFE_SECONDS, Profile, watched_of, without
-from ranker.refusals import KINDS, Refused, kind_names, kinships, refused_of
-from ranker.row_facts import facts_of, primary
+from ranker.refusals import refused_of
+from ranker.row_facts import primary
 from ranker.scoring import (
     NOWHERE,
     RankerConfig,
@@ -43,8 +43,7 @@ from ranker.scoring import (
     score_terms,
     small_creators,
 )
-from ranker.video_table import PublishedVideo, Snapshot, VideoRow, VideoTable
-from store.records import MODALITIES, AttendedToken, Modality
+from ranker.video_table import Snapshot, VideoRow, VideoTable
 
 Float64 = npt.NDArray[np.float64]
 Reason = dict[str, Any]
@@ -63,7 +62,6 @@ SMALL = 0.5
 MOST_MOMENTS = 100
 # Of a profile that is more than this a start (`ranker.newcomers`), nobody says that the viewer watches such things.
 MOSTLY = 0.5
-WHOLE_VIDEO_SOURCES = frozenset({"title", "description", "tags"})
 ACTS: dict[str, str] = {
     "finish": "you finished",
     "view": "you watched",
@@ -101,7 +99,7 @@ def explain(
         if (anchor := anchors[place]) is not None:
             reasons.append(anchor)
             if place < MOST_MOMENTS:
-                reasons.extend(_moment(table, row, snapshot.rows[snapshot.row_of[anchor["video"]]]))
+                reasons.extend(moment(table, row, snapshot.rows[snapshot.row_of[anchor["video"]]]))
         reasons.extend(interests[place])
         reasons.extend(_tags(profile, tags_length, row, snapshot, config.tags * long))
         if (followed := float(terms["followed_creator"][place])) > 0:
@@ -332,94 +330,6 @@ def _watched_video(profile: Profile, anchor: VideoRow, similarity: float, effect
     }
 
 
-def called(row: VideoRow) -> str:
-    """What to call a video in a sentence: its title in quotes, else the beginning of its id."""
-    return f"“{row.title}”" if row.title else f"video {row.id[:12]}"
-
-
-def contributions(video: PublishedVideo, other: PublishedVideo) -> Float64:
-    """float64 [n_tokens]: what each token of `video` adds to the cosine of the two vectors, through the tokens of the
-    same modality in `other`.
-
-    A vector is the weighted sum of its token vectors at unit length, so the cosine is the sum of these and of products
-    across modalities. The latter are near 0 (`fusion.projection`) and mean nothing: no token is credited with them.
-    """
-    numbers, mine = modality_sums(video)
-    _, theirs = modality_sums(other)
-    added: Float64 = np.einsum("td,td->t", weighted_tokens(video), theirs[numbers])
-    return added / (np.linalg.norm(mine.sum(axis=0)) * np.linalg.norm(theirs.sum(axis=0)))
-
-
-def by_modality(video: PublishedVideo, added: Float64) -> dict[Modality, float]:
-    """The sums of token contributions over each modality that the video has."""
-    numbers, _ = modality_sums(video)
-    sums = np.bincount(numbers, added, len(MODALITIES))
-    counts = np.bincount(numbers, minlength=len(MODALITIES))
-    return {modality: float(sums[place]) for place, modality in enumerate(MODALITIES) if counts[place]}
-
-
-def _moment(table: VideoTable, row: VideoRow, anchor: VideoRow) -> list[Reason]:
-    """The token that does most for the modality that does most, and its counterpart in the watched video."""
-    video, other = table.find(row.id), table.find(anchor.id)
-    if video is None or other is None:
-        return []
-    added = contributions(video, other)
-    modality, share = max(by_modality(video, added).items(), key=lambda item: item[1])
-    if share <= 0:
-        return []
-    mine = _of(video, modality)
-    best = max(mine, key=lambda index: (added[index], -index))
-    theirs = _of(other, modality)
-    token = video.attributes.tokens[best]
-    reason: Reason = {
-        "kind": "moment",
-        "text": f"{_spoken(token)} {_verb(modality)}",
-        "modality": modality,
-        "source": token.source,
-        "start": token.start,
-        "end": token.end,
-        "share": share,
-        "video": anchor.id,
-    }
-    counterpart = None
-    if theirs:
-        near = other.weights[theirs].astype(np.float64) * (other.token_vectors[theirs] @ video.token_vectors[best])
-        counterpart = other.attributes.tokens[theirs[int(np.argmax(near))]]
-        reason["there"] = {"source": counterpart.source, "start": counterpart.start, "end": counterpart.end}
-    reason["text"] = f"{_spoken(token)} {_verb(modality)} {_there(counterpart, anchor)}."
-    return [reason]
-
-
-def _of(video: PublishedVideo, modality: Modality) -> list[int]:
-    numbers, _ = modality_sums(video)
-    inside: list[int] = np.flatnonzero((numbers == MODALITIES.index(modality)) & (video.weights > 0)).tolist()
-    return inside
-
-
-def _spoken(token: AttendedToken) -> str:
-    if token.source in WHOLE_VIDEO_SOURCES:
-        return f"Its {token.source} {'are' if token.source == 'tags' else 'is'}"
-    what = {"vision": "picture", "audio": "sound", "text": token.source}[token.modality]
-    return f"The {what} at {clock(token.start)} is"
-
-
-def _verb(modality: Modality) -> str:
-    return {"vision": "like", "audio": "like", "text": "close in meaning to"}[modality]
-
-
-def _there(token: AttendedToken | None, anchor: VideoRow) -> str:
-    if token is None:
-        return called(anchor)
-    if token.source in WHOLE_VIDEO_SOURCES:
-        return f"the {token.source} of {called(anchor)}"
-    return f"{clock(token.start)} of {called(anchor)}"
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, as players show them."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
 def _tags(profile: Profile, length: float, row: VideoRow, snapshot: Snapshot, weight: float) -> list[Reason]:
     wanted = profile.tags
     shares = tag_index.shares(wanted, length, row.tags, snapshot.tags)
@@ -435,10 +345,18 @@ def _tags(profile: Profile, length: float, row: VideoRow, snapshot: Snapshot, we
         if total - rest >= MATTERS:
             break
     told = {tag: weight * share for tag, share in named.items()}
-    borrowed = sum(profile.start_tags.get(tag, 0.0) for tag in told)
-    who = "Viewers where you are like" if borrowed > MOSTLY * sum(wanted[tag] for tag in told) else "You watch"
-    text = f"{who} videos about {_listed(list(told)[:NAMED_TAGS])}."
+    text = f"{_whose(profile, told)} videos about {_listed(list(told)[:NAMED_TAGS])}."
     return [{"kind": "tags", "text": text, "tags": told, "effect": total - rest}]
+
+
+def _whose(profile: Profile, told: Mapping[str, float]) -> str:
+    """Who is said to like what these tags name: most of their weight was watched, picked, or is that of others."""
+    total = sum(profile.tags[tag] for tag in told)
+    borrowed = sum(profile.start_tags.get(tag, 0.0) for tag in told)
+    if borrowed <= MOSTLY * total:
+        return "You watch"
+    picked = sum(interest.mass * interest.tags.get(tag, 0.0) for interest in profile.given for tag in told)
+    return "You picked" if picked > MOSTLY * borrowed else "Viewers near you often watch"
 
 
 def _length_without(wanted: Mapping[str, float], length: float, named: Mapping[str, float]) -> float:
@@ -482,8 +400,8 @@ def _interests(
         interest = interests[best]
         tags = sorted(interest.tags, key=lambda tag: (-interest.tags[tag], tag))[:NAMED_TAGS]
         picked = any(interests[best] is one for one in profile.given)
-        which = "what you picked" if picked else "your interest in"
-        text = f"Suits {which}{':' if picked else ''} {_listed(tags)}." if tags else "Suits one of your interests."
+        which = "what you picked" if picked else "one of your interests"
+        text = f"Suits {which}: {_listed(tags)}." if tags else f"Suits {which}."
         said: Reason = {"kind": "interest", "text": text, "tags": tags, "videos": list(interest.videos[:NAMED_TAGS])}
         found.append([said | {"number": best, "similarity": float(alike[place, best]), "effect": effect}])
     return found
@@ -496,7 +414,7 @@ def _placed(row: VideoRow, where: Situation, region: float, language: float) -> 
         reasons.append({"kind": "region", "text": text, "region": row.region, "effect": region})
     if language >= MATTERS:
         asked = primary(row.language) == primary(where.language)
-        text = f"In {row.language}, {'your language' if asked else 'as much that you watch'}."
+        text = f"In {row.language}, {'your language' if asked else 'like much that you watch'}."
         reasons.append({"kind": "language", "text": text, "language": row.language, "effect": language})
     return reasons
 
@@ -504,8 +422,8 @@ def _placed(row: VideoRow, where: Situation, region: float, language: float) -> 
 SOURCE_TEXTS: dict[str, str] = {
     "interest": "Among the nearest to what you watch.",
     "co_watch": "Watched by those who watch what you watch.",
-    "graph": "Near you in the graph of viewers, videos, creators and topics.",
-    "similar_viewers": "Watched by viewers like you.",
+    "graph": "Near you in the graph of viewers, videos, creators, topics and sounds.",
+    "similar_viewers": "Watched by viewers whose taste is like yours.",
     "followed": "New from those whom you follow.",
     "trending": "Watched at present.",
     "fresh": "New, and looking for its audience.",
@@ -516,7 +434,8 @@ SOURCE_TEXTS: dict[str, str] = {
 def _source(profile: Profile, name: str, effect: float) -> Reason:
     text = SOURCE_TEXTS.get(name, f"Found by {name}.")
     if name == "interest" and profile.start_share > MOSTLY:
-        text = "Among the nearest to what viewers where you are like."
+        picked = sum(interest.mass for interest in profile.given) > MOSTLY * profile.start_share * profile.long_mass
+        text = f"Among the nearest to what {'you picked' if picked else 'viewers near you often watch'}."
     return {"kind": "source", "text": text, "source": name, "effect": effect}
 
 
@@ -542,32 +461,6 @@ def _step(step: str, snapshot: Snapshot) -> str:
         return "a viewer"
     row = snapshot.row(name) if kind == "video" else None
     return called(row) if row is not None else name or kind
-
-
-def lowered(
-    snapshot: Snapshot,
-    rows: Rows,
-    terms: Mapping[str, Float64],
-    config: RankerConfig,
-    refused: Refused,
-) -> list[Reason | None]:
-    """For each row which refusal took it down, and through what, where one did."""
-    if not len(refused) or not config.refusal:
-        return [None] * len(rows)
-    kinship = kinships(refused, snapshot, rows, config, facts_of(snapshot)) * refused.strengths
-    found: list[Reason | None] = []
-    for place in range(len(rows)):
-        effect = float(terms["refusal"][place])
-        if effect > -MATTERS:
-            found.append(None)
-            continue
-        nearest = int(np.argmax(kinship[:, place].max(axis=0)))
-        felt = kinship[:, place, nearest]
-        kinds = kind_names(sorted((kind for kind in range(len(KINDS)) if felt[kind] > 0), key=lambda kind: -felt[kind]))
-        video = snapshot.rows[refused.rows[nearest]]
-        text = f"Lowered: {_listed(kinds[:1])} like {called(video)}, which you refused."
-        found.append({"rule": "refusal", "text": text, "video": video.id, "through": kinds, "effect": effect})
-    return found
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -28,9 +28,10 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ranker.row_facts import RowFacts, facts_of
+from ranker.section import Section
 from ranker.video_table import Snapshot
 
 Key = Hashable | None
@@ -41,10 +42,9 @@ MOST_RULED = 1000
 LOOK_AHEAD = 300
 
 
-class FeedRules(BaseModel):
+class FeedRules(Section):
     """Caps and floors of one feed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     window: int = Field(10, ge=1, le=100, description="Places in a row on which caps and the entropy floor look.")
     creator: int = Field(4, ge=1, description="Most videos of one creator within the window.")
     sound: int = Field(3, ge=1, description="Most videos with one sound within the window, where sounds are known.")
@@ -60,10 +60,9 @@ class FeedRules(BaseModel):
         return {"creator": self.creator, "sound": self.sound, "topic": self.topic}
 
 
-class Safety(BaseModel):
+class Safety(Section):
     """What is never shown in a feed. There is no classifier behind it: it filters by what videos say of themselves."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     hidden_tags: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="Tags whose videos are in no feed."
     )

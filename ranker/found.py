@@ -74,10 +74,13 @@ def source_terms(found: Found | None, rows: Int64, weights: Mapping[str, float])
             continue
         scores = np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
         share = np.searchsorted(np.sort(scores), scores, side="right") / len(scores)
-        values = np.zeros(int(max(rows.max(initial=-1), found_rows.max())) + 1)
-        np.maximum.at(values, found_rows, share)
+        # Of a row that comes twice the larger share is the last.
+        order = np.lexsort((share, found_rows))
+        place = np.searchsorted(found_rows[order], rows, side="right") - 1
+        there = (place >= 0) & (found_rows[order][place] == rows)
         name = PREFIX + item.source
-        terms[name] = np.maximum(terms.get(name, np.zeros(len(rows))), weight * values[rows])
+        values = np.where(there, weight * share[order][place], 0.0)
+        terms[name] = np.maximum(terms.get(name, np.zeros(len(rows))), values)
     return terms
 
 

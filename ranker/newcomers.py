@@ -11,7 +11,8 @@ The start is the average of the means of the viewer's own region, language, devi
 with a mass of `AUDIENCE_MASS` finished views. Each pick (a topic or a video) adds `PICK_MASS`, and is an interest.
 
 The start fades with what the viewer does, not with time: of a viewer whose own events have the mass m (for and
-against), it keeps the share h / (h + m), h = `HALF_MASS`. Nothing of it is stored: it is added when a profile is read.
+against), it keeps the share h / (h + m), h = `HALF_MASS`. Nothing of it is stored but what was picked
+(`store.picks`): it is added when a feed is made.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ creators' and the platform's value, the weights of all terms, diversity, rules o
 
 The file is `ranker.toml` in the data directory; every field has a default, so it needs only hold what differs, and
 without the file the defaults rule. A file that makes no sense is not taken: the last good one stays in force, the log
-says so once, and `reelsense ranker show` until it is mended.
+says so once, and `reelsense ranker show` until it is mended. Of the last good one a copy is kept beside the file, so
+that every process means the same by it, one that starts on a bad file too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 import tomllib
 from dataclasses import dataclass
@@ -23,18 +25,19 @@ from ranker.diversity import DiversityConfig
 from ranker.feed_rules import FeedRules, Safety
 from ranker.found import QUOTAS
 from ranker.scoring import OBJECTIVES, SOURCE_OBJECTIVES, TERMS, RankerConfig, completed
+from ranker.section import Section
 from store.errors import ReelsenseError, SettingsError
 
 FILE_NAME = "ranker.toml"
+GOOD_SUFFIX = ".last-good"
 MOST_BYTES = 2**20
 
 _log = logging.getLogger(__name__)
 
 
-class Objectives(BaseModel):
+class Objectives(Section):
     """How much the value of each side counts: its terms are multiplied by it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     viewer: float = Field(
         1.0, ge=0, le=100, allow_inf_nan=False, description="What this viewer likes, speaks and refused."
     )
@@ -44,10 +47,9 @@ class Objectives(BaseModel):
     platform: float = Field(1.0, ge=0, le=100, allow_inf_nan=False, description="Freshness, and what is popular.")
 
 
-class Recall(BaseModel):
+class Recall(Section):
     """How many candidates each source of recall may bring, and how long all of them may take."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     seconds: float = Field(0.15, gt=0, le=10, allow_inf_nan=False, description="Whoever is later is left out.")
     quotas: dict[str, Annotated[int, Field(ge=0, le=10_000)]] = Field(
         default_factory=lambda: dict(QUOTAS), description="Candidates by source; 0: it is not asked."
@@ -95,7 +97,9 @@ def parse(content: bytes) -> Ranking:
         return Ranking.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _invalid(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise _invalid(
+            f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def read(path: Path) -> Ranking:
@@ -125,7 +129,7 @@ def _invalid(what: str) -> SettingsError:
 @dataclass(frozen=True)
 class Status:
     """What is in force: the `digest` of the file it came from (empty: the defaults), and what is wrong with the file as
-    it stands now, if anything."""
+    it stands now, if anything: then `digest` is that of the last good one."""
 
     ranking: Ranking
     digest: str
@@ -137,9 +141,11 @@ class RankerFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.good = path.with_name(path.name + GOOD_SUFFIX)
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
-        self._digest = ""
+        self._looked = False
+        self._copied = True
         self._status = Status(Ranking(), "", None)
 
     def current(self) -> Ranking:
@@ -150,8 +156,8 @@ class RankerFile:
         """What is in force now, and whether the file as it stands is."""
         with self._lock:
             stamp = self._stamp()
-            if stamp != self._seen:
-                self._seen = stamp
+            if stamp != self._seen or not self._looked:
+                self._seen, self._looked = stamp, True
                 self._status = self._follow(stamp)
             return self._status
 
@@ -164,16 +170,50 @@ class RankerFile:
 
     def _follow(self, stamp: tuple[int, int, int] | None) -> Status:
         if stamp is None:
+            self._copy(None)
             return Status(Ranking(), "", None)
         try:
             content = _content(self.path)
             ranking = parse(content)
         except ReelsenseError as problem:
             _log.warning("%s The last good one stays in force.", problem.message, extra={"code": problem.code})
-            return Status(self._status.ranking, self._status.digest, problem)
-        digest = hashlib.sha256(content).hexdigest()[:16]
+            last = self._last_good()
+            return Status(last.ranking, last.digest, problem)
+        self._copy(content)
+        digest = _digest(content)
         _log.info("ranker file %s is in force", digest)
         return Status(ranking, digest, None)
+
+    def _last_good(self) -> Status:
+        """The last good file that any process read; what this one had where there is no copy of it."""
+        if not self._copied or not self.good.exists():
+            return self._status
+        try:
+            content = _content(self.good)
+            return Status(parse(content), _digest(content), None)
+        except ReelsenseError as problem:
+            # Of an older version, or meddled with.
+            _log.warning("%s: %s", self.good.name, problem.message, extra={"code": problem.code})
+            return self._status
+
+    def _copy(self, content: bytes | None) -> None:
+        """Keep the content as the last good one; None: there is no file, and the defaults rule."""
+        try:
+            if content is None:
+                self.good.unlink(missing_ok=True)
+            elif not self.good.exists() or self.good.read_bytes() != content:
+                aside = self.good.with_name(f"{self.good.name}.{os.getpid()}.aside")
+                aside.write_bytes(content)
+                aside.replace(self.good)
+            self._copied = True
+        except OSError as error:
+            # A data directory that may only be read: each process then has its own last good one.
+            self._copied = False
+            _log.warning("the last good ranker file is not kept: %s", error.strerror)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def render(ranking: Ranking) -> str:

@@ -66,7 +66,7 @@ class PhraseIndex:
         Raises `store.unavailable`."""
         snapshot = table.snapshot
         for place in range(len(self._lengths), len(snapshot)):
-            video = table.find(snapshot.rows[place].id) if snapshot.alive[place] else None
+            video = table.find(snapshot.ids[place]) if snapshot.alive[place] else None
             self._add(place, video)
 
     def _add(self, place: int, video: PublishedVideo | None) -> None:

@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from ranker.diversity import diversify, greedy_mmr
 from ranker.events import Event
-from ranker.explanations import MATTERS, Reason, explain, lowered, name_paths
+from ranker.explanations import MATTERS, Reason, explain, name_paths
 from ranker.feed_rules import Arranged, Key, arrange, hidden_rows, topic_keys
 from ranker.found import Found, source_terms, sources_of, trial_rows, union
 from ranker.objectives import Ranking
 from ranker.profiles import Profile, build
+from ranker.refusal_reasons import lowered
 from ranker.refusals import Refused, refused_of
 from ranker.row_facts import facts_of
 from ranker.scoring import RankerConfig, Rows, Situation, score_terms
@@ -106,7 +107,7 @@ def recommend(
     rows = np.union1d(_shortlist(profile, snapshot, rows, wanted, now, weights, where, refused, gathered), trials)
     terms = score_terms(profile, snapshot, rows, now, weights, situation=where, refused=refused)
     terms |= source_terms(gathered, rows, weights.sources)
-    ids = [snapshot.rows[row].id for row in rows]
+    ids = [snapshot.ids[row] for row in rows]
     scores = np.sum(list(terms.values()), axis=0)
     order, terms["diversity"] = _spread(snapshot, rows, ids, scores, known, ranking, weights)
     welcome = np.isin(trials, rows[terms["refusal"] > -MATTERS])
@@ -124,7 +125,7 @@ def recommend(
         # Adding 0.0 turns -0.0 into 0.0.
         named = {name: float(values[place]) + 0.0 for name, values in terms.items()}
         score = math.fsum(named.values())
-        result.append(Recommendation(snapshot.rows[row].id, score, named, reasons[place], rules[place], sources[place]))
+        result.append(Recommendation(snapshot.ids[row], score, named, reasons[place], rules[place], sources[place]))
     return result
 
 
@@ -186,7 +187,7 @@ def _shortlist(
     least = np.partition(scores, len(scores) - count)[len(scores) - count]
     above, tied = rows[scores > least], rows[scores == least]
     if len(tied) > 2 * count:
-        tied = np.array(sorted(tied, key=lambda row: snapshot.rows[row].id)[: 2 * count])
+        tied = np.array(sorted(tied, key=lambda row: snapshot.ids[row])[: 2 * count])
     chosen = np.concatenate([above, tied])
     unlike = [_unlike(rows, scores, chosen, numbers) for numbers in (facts_of(snapshot).topics, snapshot.creators)]
     return np.unique(np.concatenate([chosen, *unlike]))
@@ -234,11 +235,10 @@ def _spread(
 
 def _keys(snapshot: Snapshot, rows: Rows) -> dict[str, list[Key]]:
     """Creator, topic and sound of each row, None where not known."""
-    creators: list[Key] = [snapshot.rows[row].creator or None for row in rows]
-    # A row names its sounds once an artifact does.
-    sounds: list[Key] = [next(iter(getattr(snapshot.rows[row], "sounds", ())), None) for row in rows]
-    keys = {"creator": creators, "topic": topic_keys(facts_of(snapshot), rows)}
-    return keys | ({"sound": sounds} if any(sound is not None for sound in sounds) else {})
+    said = [snapshot.rows[row] for row in rows]
+    creators: list[Key] = [row.creator or None for row in said]
+    sounds: list[Key] = [row.sound or None for row in said]
+    return {"creator": creators, "topic": topic_keys(facts_of(snapshot), rows), "sound": sounds}
 
 
 def _falling(scores: Float64) -> Float64:

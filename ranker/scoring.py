@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from ranker.profiles import (
     LONG_HALF_LIFE_SECONDS,
@@ -31,6 +31,7 @@ from ranker.profiles import (
 )
 from ranker.refusals import Refused, nearness, refused_of
 from ranker.row_facts import facts_of, primary
+from ranker.section import Section
 from ranker.video_table import Snapshot
 
 Float64 = npt.NDArray[np.float64]
@@ -72,10 +73,9 @@ MOST_WEIGHT = 1000.0
 _N = TypeVar("_N")
 
 
-class RankerConfig(BaseModel):
+class RankerConfig(Section):
     """The weights of the terms and what shapes them. Half-lives in seconds, masses in finished views."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     interest_long: float = Field(1.0, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
     interest_recent: float = Field(0.5, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
     negative_interest: float = Field(0.8, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)

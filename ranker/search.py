@@ -80,15 +80,15 @@ def search(table: VideoTable, query: str, query_embedding: Float32, k: int) -> l
     places = np.flatnonzero(snapshot.alive).tolist()
     # Another thread may have taken the index further than this snapshot.
     totals = SEMANTIC_WEIGHT * semantic + LEXICAL_WEIGHT * lexical
-    order = sorted(places, key=lambda place: (-totals[place], snapshot.rows[place].id))[:k]
+    order = sorted(places, key=lambda place: (-totals[place], snapshot.ids[place]))[:k]
     hits = []
     for place in order:
         terms = {
             "semantic": SEMANTIC_WEIGHT * float(semantic[place]),
             "lexical": LEXICAL_WEIGHT * float(lexical[place]),
         }
-        match = _match(table.find(snapshot.rows[place].id), direction, rarities)
-        hits.append(Hit(snapshot.rows[place].id, math.fsum(terms.values()), terms, match))
+        match = _match(table.find(snapshot.ids[place]), direction, rarities)
+        hits.append(Hit(snapshot.ids[place], math.fsum(terms.values()), terms, match))
     return hits
 
 

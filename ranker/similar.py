@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ranker.explanations import by_modality, contributions
+from ranker.moments import by_modality, contributions
 from ranker.video_table import VideoTable
 from store.errors import InputError
 
@@ -43,7 +43,7 @@ def similar(table: VideoTable, video_id: str, k: int) -> list[Neighbour]:
     rows, _ = snapshot.index.search(snapshot.vectors[place : place + 1], min(k, max(len(snapshot), 1)), allowed)
     found = []
     for row in rows[0][rows[0] >= 0].tolist():
-        video = table.find(snapshot.rows[row].id)
+        video = table.find(snapshot.ids[row])
         if video is None:
             continue
         parts = by_modality(video, contributions(video, seed))

@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ranker.audience import Audience, Crowd
-from ranker.candidates import Candidates, Request, Rows, Source
+from ranker.candidates import Candidates, Paths, Request, Rows, Source
 from ranker.champion import Champion, ModelSource
 from ranker.exploration import audiences, fits, posterior, prior_means, stream_of
 from ranker.found import QUOTAS
+from ranker.grouping import together
 from ranker.profiles import Profile
 from ranker.video_table import Snapshot
 
@@ -35,6 +36,9 @@ Float64 = npt.NDArray[np.float64]
 
 # What is asked for besides the quota, as some of it was seen already or is gone.
 SPARE = 64
+# Rows that exploration looks at together.
+BLOCK = 4096
+EMPTY = np.zeros(0, np.int64), np.zeros(0)
 SEEDS = 50
 # Each later video takes e^-(1/10) off an earlier one: measured on what people watched next (docs/recall.md).
 RECENT_RANKS = 10.0
@@ -123,11 +127,11 @@ class Interest:
                 left -= row not in best
                 if row not in best or best[row][0] < cosine:
                     best[row] = cosine, number
-        paths = {
-            row: _path(wanted[number].videos[:1], "interest", request.snapshot.rows[row].id)
-            for row, (_, number) in best.items()
-        }
-        return _ordered(self.name, request, {row: cosine for row, (cosine, _) in best.items()}, quota, paths)
+
+        def path(row: int) -> tuple[str, ...]:
+            return _path(wanted[best[row][1]].videos[:1], "interest", request.snapshot.ids[row])
+
+        return _ordered(self.name, request, {row: cosine for row, (cosine, _) in best.items()}, quota, path)
 
 
 def shares(masses: Sequence[float], quota: int) -> list[int]:
@@ -161,13 +165,13 @@ class CoWatch:
         beside = near[places]
         weighed = beside.data * np.repeat([seeds[place] for place in places.tolist()], np.diff(beside.indptr))
         watched = np.repeat(places, np.diff(beside.indptr))
-        # By found video, the loudest watched one first.
-        order = np.lexsort((watched, -weighed, beside.indices))
-        columns, first = np.unique(beside.indices[order], return_index=True)
-        totals = np.bincount(beside.indices, weighed, len(crowd.names))[columns]
+        columns, totals, _, first = together(
+            beside.indices.astype(np.int64), weighed.astype(np.float64), weighed.astype(np.float64)
+        )
         best = np.argsort(-totals, kind="stable")
         rows: dict[int, float] = {}
-        paths, last = {}, 0.0
+        through: dict[int, str] = {}
+        last = 0.0
         for place in best.tolist():
             name = crowd.names[columns[place]]
             row = request.snapshot.row_of.get(name)
@@ -177,8 +181,12 @@ class CoWatch:
             if len(rows) >= quota and totals[place] < last:
                 break
             rows[row] = last = float(totals[place])
-            paths[row] = _path([crowd.names[watched[order[first[place]]]]], "together", name)
-        return _ordered(self.name, request, rows, quota, paths)
+            through[row] = crowd.names[watched[first[place]]]
+
+        def path(row: int) -> tuple[str, ...]:
+            return _path([through[row]], "together", request.snapshot.ids[row])
+
+        return _ordered(self.name, request, rows, quota, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,23 +205,24 @@ class Graph:
         found = crowd.walks.walk(seeds, quota + len(request.profile.seen) + SPARE)
         called = {edges.kind: edges.names for edges in crowd.walks.edges}
         rows: dict[int, float] = {}
-        paths = {}
+        columns: dict[int, int] = {}
         for column, score in zip(found.videos.tolist(), found.scores.tolist(), strict=True):
             row = request.snapshot.row_of.get(crowd.names[column])
             if row is None or not request.unseen[row]:
                 continue
-            rows[row] = score
+            rows[row], columns[row] = score, column
             if len(rows) == quota:
                 break
-        for row in rows:
-            steps = found.paths[crowd.interactions.videos[request.snapshot.rows[row].id]]
-            paths[row] = tuple(
+
+        def path(row: int) -> tuple[str, ...]:
+            return tuple(
                 f"video:{crowd.names[number]}"
                 if kind == "video"
                 else (f"{kind}:{called[kind][number]}" if called[kind] else kind)
-                for kind, number in steps
+                for kind, number in found.path(columns[row])
             )
-        return _ordered(self.name, request, rows, quota, paths)
+
+        return _ordered(self.name, request, rows, quota, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,8 +243,7 @@ class SimilarTaste:
             row = request.snapshot.row_of.get(crowd.names[column])
             if row is not None and request.unseen[row]:
                 rows[row] = score
-        paths = {row: ("viewer", f"video:{request.snapshot.rows[row].id}") for row in rows}
-        return _ordered(self.name, request, rows, quota, paths)
+        return _ordered(self.name, request, rows, quota, lambda row: ("viewer", f"video:{request.snapshot.ids[row]}"))
 
 
 class Followed:
@@ -252,8 +260,11 @@ class Followed:
             return _nothing(self.name)
         rows = np.flatnonzero(np.isin(snapshot.creators, numbers) & request.unseen)
         found = {int(row): float(snapshot.published_at[row]) for row in rows}
-        paths = {row: (f"creator:{snapshot.rows[row].creator}", f"video:{snapshot.rows[row].id}") for row in found}
-        return _ordered(self.name, request, found, quota, paths)
+
+        def path(row: int) -> tuple[str, ...]:
+            return f"creator:{snapshot.rows[row].creator}", f"video:{snapshot.ids[row]}"
+
+        return _ordered(self.name, request, found, quota, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,8 +283,11 @@ class TrendingNow:
                 rows[row], places[row] = score, place
                 if len(rows) == quota:
                     break
-        paths = {row: (f"trending:{places[row]}", f"video:{request.snapshot.rows[row].id}") for row in rows}
-        return _ordered(self.name, request, rows, quota, paths)
+
+        def path(row: int) -> tuple[str, ...]:
+            return f"trending:{places[row]}", f"video:{request.snapshot.ids[row]}"
+
+        return _ordered(self.name, request, rows, quota, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,21 +300,22 @@ class Fresh:
     def find(self, request: Request, quota: int) -> Candidates:
         config, snapshot = self.audience.config.exploration, request.snapshot
         crowd, tallies = self.audience.crowd, self.audience.tallies
-        chosen: list[int] = []
-        for row in _newest(crowd, snapshot):
-            name = snapshot.rows[row].id
-            young = request.now - snapshot.published_at[row] < config.fresh_seconds
-            little = tallies.shown.get(name, 0) < config.enough
-            if request.unseen[row] and (young or little) and tallies.liked.get(name, 0.0) < config.found:
-                chosen.append(row)
-                if len(chosen) == config.pool:
-                    break
-        if not chosen:
+        found: list[tuple[Rows, Float64]] = []
+        for block, priors in _explorable(crowd, snapshot):
+            allowed = request.unseen[block]
+            block, priors = block[allowed], priors[allowed]
+            shown, liked = tallies.of([snapshot.ids[row] for row in block.tolist()])
+            young = request.now - snapshot.published_at[block] < config.fresh_seconds
+            chosen = (young | (shown < config.enough)) & (liked < config.found)
+            found.append((block[chosen], priors[chosen]))
+            if sum(len(rows) for rows, _ in found) >= config.pool:
+                break
+        rows, prior = (np.concatenate(parts)[: config.pool] for parts in zip(*found, strict=True)) if found else EMPTY
+        if not len(rows):
             return _nothing(self.name)
-        names = [snapshot.rows[row].id for row in chosen]
-        vectors = snapshot.vectors[chosen]
+        names = [snapshot.ids[row] for row in rows.tolist()]
+        vectors = snapshot.vectors[rows]
         shown, liked = tallies.of(names)
-        prior = np.array([(crowd.priors if crowd else {}).get(name, np.nan) for name in names])
         unknown = np.flatnonzero(np.isnan(prior))
         known = crowd.known if crowd is not None and crowd.known is not None else (vectors[:0], shown[:0], liked[:0])
         if known[0].shape[1] != vectors.shape[1]:
@@ -322,21 +337,24 @@ class Fresh:
                 config,
             )
         else:
-            fit = np.ones(len(chosen))
+            fit = np.ones(len(rows))
         scores = theta * fit
-        first = (request.now - snapshot.published_at[chosen] < config.first_seconds) & (shown < config.first_shown)
+        first = (request.now - snapshot.published_at[rows] < config.first_seconds) & (shown < config.first_shown)
         scores[first] += scores.max()
-        found = dict(zip(chosen, scores.tolist(), strict=True))
-        paths = {row: ("fresh", f"video:{snapshot.rows[row].id}") for row in chosen}
-        return _ordered(self.name, request, found, quota, paths)
+        best = dict(zip(rows.tolist(), scores.tolist(), strict=True))
+        return _ordered(self.name, request, best, quota, lambda row: ("fresh", f"video:{snapshot.ids[row]}"))
 
 
-def _newest(crowd: Crowd | None, snapshot: Snapshot) -> Iterator[int]:
-    """Rows that exploration may try, newest first: those published since the crowd was made, and those it named."""
+def _explorable(crowd: Crowd | None, snapshot: Snapshot) -> Iterator[tuple[Rows, Float64]]:
+    """Rows that exploration may try, newest first, in blocks: those published since the crowd was made, and those it
+    named; with what resembling videos did (nan: not known)."""
     known = crowd is not None and crowd.table[0] is snapshot.rows
-    yield from range(len(snapshot) - 1, crowd.table[1] - 1 if crowd is not None and known else -1, -1)
+    first = crowd.table[1] if crowd is not None and known else 0
+    for last in range(len(snapshot), first, -BLOCK):
+        block = np.arange(last - 1, max(first, last - BLOCK) - 1, -1)
+        yield block, np.full(len(block), np.nan)
     if crowd is not None and known:
-        yield from (snapshot.row_of[name] for name in crowd.priors if name in snapshot.row_of)
+        yield crowd.pool, crowd.pool_priors
 
 
 def _seeds(crowd: Crowd, profile: Profile) -> dict[int, float]:
@@ -354,12 +372,10 @@ def _nothing(name: str) -> Candidates:
 
 
 def _ordered(
-    name: str, request: Request, scores: dict[int, float], quota: int, paths: Mapping[int, tuple[str, ...]]
+    name: str, request: Request, scores: dict[int, float], quota: int, path: Callable[[int], tuple[str, ...]]
 ) -> Candidates:
     """The best of what was found, ties by video id."""
-    ids = request.snapshot.rows
-    order = sorted(scores, key=lambda row: (-scores[row], ids[row].id))[:quota]
+    ids = request.snapshot.ids
+    order = sorted(scores, key=lambda row: (-scores[row], ids[row]))[:quota]
     rows: Rows = np.array(order, np.int64)
-    return Candidates(
-        name, rows, np.array([scores[row] for row in order], np.float64), {row: paths[row] for row in order}
-    )
+    return Candidates(name, rows, np.array([scores[row] for row in order], np.float64), Paths(order, path))

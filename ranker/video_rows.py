@@ -12,7 +12,10 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse  # type: ignore[import-untyped]
 
+from ranker.grouping import runs
+from ranker.interactions import Sparse
 from store.records import Modality
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -35,6 +38,7 @@ class VideoRow:
     tags: dict[str, float]
     attention: dict[Modality, float]
     published_at: float
+    sound: str = ""
 
 
 class Column(Generic[Scalar]):
@@ -132,6 +136,21 @@ class Weights:
         numbers, weights = self._numbers.values[start:end].tolist(), self._weights.values[start:end].tolist()
         return {names[number]: weight for number, weight in zip(numbers, weights, strict=True)}
 
+    def cells(self, rows: npt.NDArray[np.int64]) -> Sparse:
+        """CSR float32 [rows, names]: the weights above 0 of these rows."""
+        # Ends first: what they point at was written before them, whatever is added meanwhile.
+        ends = self._ends.values
+        starts, counts = ends[rows], ends[rows + 1] - ends[rows]
+        places = runs(starts, counts)
+        numbers, weights = self._numbers.values[places], self._weights.values[places]
+        found = sparse.csr_matrix(
+            (weights.astype(np.float32), numbers, np.concatenate([[0], np.cumsum(counts)])),
+            shape=(len(rows), len(self.known.names)),
+        )
+        found.data[found.data < 0] = 0
+        found.eliminate_zeros()
+        return found
+
     @property
     def bytes(self) -> int:
         """Without the names themselves."""
@@ -150,10 +169,12 @@ class VideoRows(Sequence[VideoRow]):
         self.region_names = Names()
         self.languages = Column(np.int32)
         self.language_names = Names()
+        self.sounds = Column(np.int32)
+        self.sound_names = Names()
         self._durations = Column(np.float64)
         self._revisions = Texts()
         self._titles = Texts()
-        self._tags = Weights()
+        self.tag_weights = Weights()
         self._attention = Weights()
         self._kept: dict[int, VideoRow] = {}
 
@@ -163,10 +184,11 @@ class VideoRows(Sequence[VideoRow]):
         self.creators.add(self.creator_names.number(row.creator))
         self.regions.add(self.region_names.number(row.region))
         self.languages.add(NO_LANGUAGE if row.language is None else self.language_names.number(row.language))
+        self.sounds.add(self.sound_names.number(row.sound))
         self._durations.add(row.duration)
         self._revisions.add(row.revision)
         self._titles.add(row.title)
-        self._tags.add(row.tags)
+        self.tag_weights.add(row.tags)
         self._attention.add(row.attention)
         self.ids.append(row.id)
 
@@ -199,9 +221,10 @@ class VideoRows(Sequence[VideoRow]):
             self.region_names.names[int(self.regions.values[wanted])],
             None if language == NO_LANGUAGE else self.language_names.names[language],
             float(self._durations.values[wanted]),
-            self._tags[wanted],
+            self.tag_weights[wanted],
             attention,
             float(self.published_at.values[wanted]),
+            self.sound_names.names[int(self.sounds.values[wanted])],
         )
         if len(self._kept) >= KEPT_ROWS:
             self._kept.clear()
@@ -211,8 +234,8 @@ class VideoRows(Sequence[VideoRow]):
     @property
     def bytes(self) -> int:
         """Memory of the columns; ids and names come on top."""
-        numbers = (self.published_at, self.creators, self.regions, self.languages, self._durations)
-        others = (self._revisions, self._titles, self._tags, self._attention)
+        numbers = (self.published_at, self.creators, self.regions, self.languages, self.sounds, self._durations)
+        others = (self._revisions, self._titles, self.tag_weights, self._attention)
         return sum(column.bytes for column in (*numbers, *others))
 
 

@@ -26,8 +26,9 @@ from store.artifacts import artifact_key, from_bytes
 from store.catalogue import Catalogue, Publication
 from store.errors import NotFoundError, PassingError, ReelsenseError
 from store.objects import ObjectStore
+from store.publications import published_between, published_sequences
 from store.records import Float32, PublishedAttributes
-from store.vector_segments import SegmentRow, VectorSegments, published_between
+from store.vector_segments import SegmentRow, VectorSegments
 
 # PostgreSQL hands out sequence numbers before it commits, so a lower number can appear after a higher one: look back.
 LOOK_BACK = 256
@@ -70,9 +71,11 @@ class Snapshot:
     """The table at one moment. `vectors` float32 [n, dim] unit; `alive` bool [n] (false: replaced by a later row, or
     in quarantine); `published_at` float64 [n]; `creators` int64 [n] numbers into `creator_numbers`; `regions` and
     `languages` int32 [n] numbers into `region_numbers` and `language_numbers` (-1: the language is not known);
-    `row_of` the row of each video; `index` finds nearest rows. `rows` and the numbers of names may hold later ones."""
+    `row_of` the row of each video; `index` finds nearest rows. `rows`, their `ids` and the numbers of names may hold
+    later ones."""
 
-    rows: Sequence[VideoRow]
+    rows: VideoRows
+    ids: Sequence[str]
     vectors: Float32
     alive: npt.NDArray[np.bool_]
     published_at: npt.NDArray[np.float64]
@@ -159,10 +162,7 @@ class VideoTable:
             self._hidden = hidden
             if not self._started:
                 self._start()
-            after = max(0, self._last - LOOK_BACK)
-            fresh = [
-                item for item in self.catalogue.publications(self.version, after) if item.sequence not in self._known
-            ]
+            fresh = self._fresh()
             todo = sorted([*self._waiting, *fresh], key=lambda item: item.sequence)
             # All wait until they are read: should the store go away half-way, the rest is read next time.
             self._waiting = todo
@@ -175,6 +175,15 @@ class VideoTable:
                 if changed or self._index.changed or len(self._rows) != before:
                     self.snapshot = self._take()
             return len(self._rows) - before
+
+    def _fresh(self) -> list[Publication]:
+        """Publications that are not followed yet, in order."""
+        sequences = published_sequences(self.catalogue, self.version, max(0, self._last - LOOK_BACK))
+        new = [sequence for sequence in sequences if sequence not in self._known]
+        if not new:
+            return []
+        found = published_between(self.catalogue, self.version, new[0] - 1, new[-1])
+        return [item for item in found if item.sequence not in self._known]
 
     def _start(self) -> None:
         """Read what the segments of the vector table hold of the publications; the rest waits to be read from the
@@ -194,7 +203,7 @@ class VideoTable:
                     said = segment.rows[place]
                     row = VideoRow(
                         said.id, said.revision, said.title, said.creator, said.region, said.language, said.duration,
-                        said.tags, said.attention, item.published_at,
+                        said.tags, said.attention, item.published_at, said.sound,
                     )  # fmt: skip
                     self._append(row, segment.vectors[place], item.sequence)
                 self._known.add(item.sequence)
@@ -243,7 +252,7 @@ class VideoTable:
         said = video.attributes
         row = VideoRow(
             video.id, publication.revision, said.title, said.creator, said.region, said.language, said.duration,
-            said.tags, said.attention, publication.published_at,
+            said.tags, said.attention, publication.published_at, said.sound,
         )  # fmt: skip
         self._append(row, video.vector, publication.sequence)
         return True
@@ -281,6 +290,7 @@ class VideoTable:
         vectors = self._vectors[:count]
         return Snapshot(
             rows,
+            rows.ids,
             vectors,
             alive,
             rows.published_at.first(count),

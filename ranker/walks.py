@@ -26,6 +26,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse  # type: ignore[import-untyped]
 
+from ranker.grouping import largest, sampled, spread, together
 from ranker.interactions import Interactions, Sparse
 
 Float32 = npt.NDArray[np.float32]
@@ -63,12 +64,27 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """`videos` int64 [n], best first; `scores` float64 [n]; `paths`: video, node, video, ... as (kind, number) pairs
-    from a seed to the found video."""
+    """`videos` int64 [n], best first; `scores` float64 [n]; `rounds` and `kinds` are what `path` is told from."""
 
     videos: Integers
     scores: Float64
-    paths: dict[int, tuple[tuple[str, int], ...]]
+    rounds: tuple[Trail, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    def path(self, video: int) -> tuple[tuple[str, int], ...]:
+        """The heaviest path to a found video: video, node, video, ... as (kind, number) pairs from a seed. Through one
+        round where one reaches it, else through both."""
+        number = next(index for index, trail in enumerate(self.rounds) if trail.to(video) is not None)
+        path: list[tuple[str, int]] = [("video", video)]
+        at = video
+        for trail in reversed(self.rounds[: number + 1]):
+            place = trail.to(at)
+            if place is None:
+                raise AssertionError("a walk's second round starts where its first ended")
+            via = int(trail.via[place])
+            at = int(trail.origins[via])
+            path += [(self.kinds[int(trail.kinds[via])], int(trail.nodes[via])), ("video", at)]
+        return tuple(reversed(path))
 
 
 class Walks:
@@ -118,67 +134,68 @@ class Walks:
 
     def walk(self, seeds: Mapping[int, float], most: int) -> Found:
         """The `most` best videos from these seeds (places of videos, weights above 0) that are no seeds themselves,
-        ties by the lower place. A path is named for each of them."""
+        ties by the lower place.
+
+        It touches what it reaches and nothing else: the cost does not grow with the catalogue."""
         places = np.array(sorted(place for place, weight in seeds.items() if weight > 0), np.int64)
-        nothing = Found(np.zeros(0, np.int64), np.zeros(0), {})
-        if not len(places) or not self.edges:
+        nothing = Found(np.zeros(0, np.int64), np.zeros(0))
+        if not len(places) or not self.edges or most < 1:
             return nothing
         weights = np.array([seeds[int(place)] for place in places], np.float64)
-        trail = Trail(places, weights / weights.sum(), weights / weights.sum(), None, np.zeros(0, np.int64), ())
-        rounds = [self._step(trail)]
+        start = weights / weights.sum()
+        rounds = [self._step(places, start, start)]
         if self.config.second and len(rounds[0].videos):
-            rounds.append(self._step(rounds[0].heaviest(self.config.widest)))
-        share = np.zeros(self.n_videos)
-        for number, one in enumerate(rounds):
-            share[one.videos] += one.mass * (self.config.second if number else 1.0)
-        share /= np.maximum(self.liked, 1) ** self.config.beta
-        share[places] = 0
-        reached = np.flatnonzero(share)
-        if not len(reached):
-            return nothing
-        order = reached[np.lexsort((reached, -share[reached]))[:most]]
-        return Found(order, share[order], {int(video): _path(rounds, int(video)) for video in order})
+            kept = largest(rounds[0].mass, self.config.widest)
+            first = rounds[0]
+            rounds.append(self._step(first.videos[kept], first.mass[kept], first.heaviest_path[kept]))
+        counted = [one.mass * (self.config.second if number else 1.0) for number, one in enumerate(rounds)]
+        videos, share, _, _ = together(
+            np.concatenate([one.videos for one in rounds]), np.concatenate(counted), np.concatenate(counted)
+        )
+        if self.config.beta:
+            share = share / np.maximum(self.liked[videos], 1) ** self.config.beta
+        others = ~np.isin(videos, places) & (share > 0)
+        videos, share = videos[others], share[others]
+        best = largest(share, most)
+        order = best[np.argsort(-share[best], kind="stable")]
+        return Found(videos[order], share[order], tuple(rounds), tuple(edges.kind for edges in self.edges))
 
-    def _step(self, start: Trail) -> Trail:
-        """One round: to nodes of every kind, and back to videos."""
-        mass = np.zeros(self.n_videos)
-        heaviest = np.zeros(self.n_videos)
-        via = np.full(self.n_videos, -1, np.int64)
-        nodes: list[tuple[str, int, int]] = []
-        for edges in self.edges:
-            reached, at_node, heaviest_at, source = _spread(start.videos, start.mass, start.heaviest_path, edges.out)
-            kept = _largest(at_node, self.config.widest)
-            reached, at_node, heaviest_at, source = reached[kept], at_node[kept], heaviest_at[kept], source[kept]
-            videos, back, heaviest_back, middle = _spread(reached, at_node, heaviest_at, edges.back)
-            mass[videos] += edges.weight * back
-            better = edges.weight * heaviest_back > heaviest[videos]
-            heaviest[videos[better]] = edges.weight * heaviest_back[better]
-            via[videos[better]] = len(nodes) + middle[better]
-            nodes += [
-                (edges.kind, int(node), int(start.videos[origin])) for node, origin in zip(reached, source, strict=True)
-            ]
-        videos = np.flatnonzero(mass)
-        return Trail(videos, mass[videos], heaviest[videos], start, via[videos], tuple(nodes))
+    def _step(self, videos: Integers, mass: Float64, heaviest: Float64) -> Trail:
+        """One round: to nodes of every kind, and back to videos. `videos` [n] in order, where walkers are; `mass` and
+        `heaviest` [n], the chance of being there and of the heaviest path there."""
+        reached: list[tuple[Integers, Float64, Float64, Integers]] = []
+        kinds, nodes, origins = [], [], []
+        before = 0
+        for number, edges in enumerate(self.edges):
+            at, at_mass, at_heaviest, source = spread(videos, mass, heaviest, edges.out)
+            kept = largest(at_mass, self.config.widest)
+            at = at[kept]
+            there, back, heaviest_back, middle = spread(at, at_mass[kept], at_heaviest[kept], edges.back)
+            reached.append((there, edges.weight * back, edges.weight * heaviest_back, before + middle))
+            kinds.append(np.full(len(at), number, np.int64))
+            nodes.append(at)
+            origins.append(videos[source[kept]])
+            before += len(at)
+        there, back, heaviest_back, middle = (np.concatenate(parts) for parts in zip(*reached, strict=True))
+        found, total, top, place = together(there, back, heaviest_back)
+        return Trail(
+            found, total, top, middle[place], np.concatenate(kinds), np.concatenate(nodes), np.concatenate(origins)
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Trail:
     """Where a walk stands after a round: `videos` int64 [n] in order, the chance `mass` of being at each, the chance of
-    the `heaviest_path` to each, and in `via` [n] the place in `nodes` (kind, number, video it was reached from)."""
+    the `heaviest_path` to each, and in `via` [n] through which of the nodes that goes: `kinds`, `nodes` and `origins`
+    int64 [m] say of what kind each is, its number, and the video from which it was reached."""
 
     videos: Integers
     mass: Float64
     heaviest_path: Float64
-    before: Trail | None
     via: Integers
-    nodes: tuple[tuple[str, int, int], ...]
-
-    def heaviest(self, most: int) -> Trail:
-        """The same with the `most` likeliest videos only."""
-        kept = _largest(self.mass, most)
-        return Trail(
-            self.videos[kept], self.mass[kept], self.heaviest_path[kept], self.before, self.via[kept], self.nodes
-        )
+    kinds: Integers
+    nodes: Integers
+    origins: Integers
 
     def to(self, video: int) -> int | None:
         """The place of a video in this trail."""
@@ -194,59 +211,3 @@ def steps(matrix: Sparse, alpha: float) -> Sparse:
     if alpha != 1.0:
         chances.data **= alpha
     return chances.astype(np.float32)
-
-
-def sampled(matrix: Sparse, most: int | None) -> Sparse:
-    """At most `most` cells of each row, drawn evenly: a topic of a million videos costs a walk no more than one of a
-    few hundred, and no video of it is preferred."""
-    if most is None or not matrix.nnz or int(np.diff(matrix.indptr).max()) <= most:
-        return matrix
-    matrix = matrix.tocsr()
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((np.random.Generator(np.random.PCG64(0)).random(len(rows)), rows))
-    kept = np.sort(order[(np.arange(len(rows)) - matrix.indptr[rows]) < most])
-    return sparse.csr_matrix((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)
-
-
-def _largest(values: Float64, most: int) -> Integers:
-    """Places of the `most` largest values, in order of place; ties to the lower place."""
-    if len(values) <= most:
-        return np.arange(len(values))
-    return np.sort(np.argsort(-values, kind="stable")[:most])
-
-
-def _spread(
-    places: Integers, mass: Float64, heaviest: Float64, chances: Sparse
-) -> tuple[Integers, Float64, Float64, Integers]:
-    """One step from `places` along the rows of `chances`: (where to, in order; the chance of being there; the chance of
-    the heaviest path there; the index into `places` from which that path comes)."""
-    starts, ends = chances.indptr[places].astype(np.int64), chances.indptr[places + 1].astype(np.int64)
-    counts = ends - starts
-    origin = np.repeat(np.arange(len(places)), counts)
-    cells = np.arange(int(counts.sum())) + np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-    targets = chances.indices[cells].astype(np.int64)
-    chance = chances.data[cells].astype(np.float64)
-    moved, best = mass[origin] * chance, heaviest[origin] * chance
-    total: Float64 = np.bincount(targets, moved, chances.shape[1]).astype(np.float64)
-    top: Float64 = np.zeros(chances.shape[1])
-    np.maximum.at(top, targets, best)
-    # Written last to first, so that of equally heavy paths the lowest origin stays.
-    heavy = np.flatnonzero(best == top[targets])[::-1]
-    source: Integers = np.zeros(chances.shape[1], np.int64)
-    source[targets[heavy]] = origin[heavy]
-    reached: Integers = np.flatnonzero(total).astype(np.int64)
-    return reached, total[reached], top[reached], source[reached]
-
-
-def _path(rounds: list[Trail], video: int) -> tuple[tuple[str, int], ...]:
-    """The heaviest path to a video: through one round where one reaches it, else through both."""
-    number = next(index for index, trail in enumerate(rounds) if trail.to(video) is not None)
-    path: list[tuple[str, int]] = [("video", video)]
-    at = video
-    for trail in reversed(rounds[: number + 1]):
-        place = trail.to(at)
-        if place is None:
-            raise AssertionError("a walk's second round starts where its first ended")
-        kind, node, at = trail.nodes[int(trail.via[place])]
-        path += [(kind, node), ("video", at)]
-    return tuple(reversed(path))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from store.errors import PassingError
-from store.records import Artifact, Tokens
+from store.records import Artifact, Metadata, Tokens
 
 METADATA_ENTRY = "reelsense"
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -24,6 +24,15 @@ def digest(value: Any, length: int = 16) -> str:
     """Hex digest (`length` characters) of any JSON value: equal values, equal digests, on every machine."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+def revision_of(metadata: Metadata) -> str:
+    """The revision of these words."""
+    said = metadata.model_dump(mode="json")
+    # Words that were given before videos could name a sound keep their revision.
+    if not metadata.sound:
+        del said["sound"]
+    return digest(said)
 
 
 def video_id_of(sha256: str) -> str:

@@ -43,7 +43,7 @@ CODES: dict[str, str] = {
     "queue.unknown": "No queue or stage has this name.",
     "queue.busy": "A stage of the queue runs right now, so it is not purged.",
     "worker.unknown": "No worker has this name.",
-    "user.unknown": "No event of this user is known.",
+    "user.unknown": "No event and no pick of this user is known.",
     "event.invalid": "The event's kind, time or watched seconds make no sense.",
     "event.forgotten": "The event lies before its viewer was forgotten (`reelsense forget`), and is not taken.",
     "event.batch_invalid": "A batch of events is no JSON array or JSON Lines, or has too many lines.",

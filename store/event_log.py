@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,14 +20,13 @@ from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
+from store import picks
 from store.catalogue import Catalogue, StoredEvent, videos
-from store.own_tables import create_tables, transaction
+from store.own_tables import alone, create_tables, transaction
 from store.tombstones import Tombstones
 
 # SQLite takes 32,766 variables in a statement.
 _IDS = 10_000
-# Any number that no other advisory lock of this database has.
-_WRITER_LOCK = 0x65766E74
 # One transaction holds so many events at the most, so that a long import does not keep others waiting.
 CHUNK = 5_000
 
@@ -80,6 +78,10 @@ set_aside_events = sa.Table(
 )
 
 
+# All that hold a viewer's name.
+VIEWER_TABLES = (events, set_aside_events, picks.picks)
+
+
 class SetAsideEvent(StoredEvent):
     """A row of `set_aside_events`: the event as it came, `reason` (a word of `ranker.cleaning.REASONS`), `detail` for
     people, and when it was set aside (seconds since the epoch)."""
@@ -111,8 +113,6 @@ Judge = Callable[[Sequence[StoredEvent], Sequence[StoredEvent]], Mapping[int, Ve
 # How far back and how far ahead in time, in seconds, an event has to be looked at to be judged.
 Reach = Callable[[StoredEvent], tuple[float, float]]
 
-_prepared: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-
 
 class EventLog:
     """The log of one installation. Each write of up to `CHUNK` events is one transaction. Errors:
@@ -121,10 +121,8 @@ class EventLog:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.tombstones = Tombstones(catalogue)
-        if catalogue.engine not in _prepared:
-            create_tables(catalogue, tables)
-            _complete(catalogue)
-            _prepared.add(catalogue.engine)
+        create_tables(catalogue, picks.tables)
+        create_tables(catalogue, tables, _complete)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -318,7 +316,7 @@ class EventLog:
                 table.name: connection.execute(
                     sa.select(sa.func.count()).select_from(table).where(table.c.user_id == user_id, table.c.at <= until)
                 ).scalar_one()
-                for table in (events, set_aside_events)
+                for table in VIEWER_TABLES
             }
 
     # --- removing ----------------------------------------------------------------------------------------------------
@@ -334,11 +332,11 @@ class EventLog:
                 connection.exec_driver_sql("PRAGMA secure_delete=ON")
             latest = [
                 connection.execute(sa.select(sa.func.max(table.c.at)).where(table.c.user_id == user_id)).scalar()
-                for table in (events, set_aside_events)
+                for table in VIEWER_TABLES
             ]
             until = max([now, *(at for at in latest if at is not None)])
             self.tombstones.put(connection, user_id, until, now)
-            for table in (events, set_aside_events):
+            for table in VIEWER_TABLES:
                 removed[table.name] = connection.execute(sa.delete(table).where(table.c.user_id == user_id)).rowcount
         return removed
 
@@ -354,8 +352,8 @@ class EventLog:
             return bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
     def remove_before(self, at: float) -> dict[str, int]:
-        """Delete events older than this time: how many of each table."""
-        removed = {table.name: 0 for table in (events, set_aside_events)}
+        """Delete events and picks older than this time: how many of each table."""
+        removed = {table.name: 0 for table in VIEWER_TABLES}
         for table in (events, set_aside_events):
             while True:
                 old = sa.select(table.c.sequence).where(table.c.at < at).limit(CHUNK)
@@ -364,6 +362,9 @@ class EventLog:
                 removed[table.name] += count
                 if count < CHUNK:
                     break
+        with transaction(self.catalogue) as connection:
+            gone = sa.delete(picks.picks).where(picks.picks.c.at < at)
+            removed[picks.picks.name] = connection.execute(gone).rowcount
         return removed
 
 
@@ -375,12 +376,6 @@ def video_durations(catalogue: Catalogue, ids: Iterable[str]) -> dict[str, float
             for row in connection.execute(sa.select(videos.c.id, videos.c.media).where(videos.c.id.in_(chunk))):
                 found[row.id] = float(json.loads(row.media).get("duration") or 0.0)
     return found
-
-
-def alone(connection: sa.Connection) -> None:
-    """Let no other writer of events in until this transaction ends, so that sequences become visible in order."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
 
 
 def _complete(catalogue: Catalogue) -> None:

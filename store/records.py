@@ -125,7 +125,8 @@ class MediaInfo(BaseModel):
 
 
 class Metadata(BaseModel):
-    """What the uploader says about a video. Its digest is the *revision* of the words of a video."""
+    """What the uploader says about a video. Its digest is the *revision* of the words of a video. `sound` is what the
+    platform calls the music or sound that the video is made with: videos of one sound belong together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     title: Annotated[str, StringConstraints(max_length=500)] = ""
@@ -134,7 +135,12 @@ class Metadata(BaseModel):
     creator: Annotated[str, StringConstraints(max_length=200)] = ""
     region: Annotated[str, StringConstraints(pattern=r"^([A-Za-z]{2}|[0-9]{3})?$")] = ""
     language: Annotated[str, StringConstraints(pattern=r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$")] = ""
+    sound: Annotated[str, StringConstraints(max_length=200)] = ""
     captions: tuple[CaptionTrack, ...] = Field((), max_length=50)
+
+
+# What can be said of a video in words; captions are files.
+WORD_FIELDS: tuple[str, ...] = tuple(name for name in Metadata.model_fields if name != "captions")
 
 
 # --- tokens and what stages say --------------------------------------------------------------------------------------
@@ -423,6 +429,7 @@ class PublishedAttributes(BaseModel):
     attention: dict[Modality, float]
     tokens: list[AttendedToken]
     phrases: list[Phrase]
+    sound: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ import hashlib
 import hmac
 import json
 import secrets
-import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -46,8 +45,6 @@ keys = sa.Table(
     sa.Column("value", sa.String(64), nullable=False),
 )
 
-_prepared: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-
 
 @dataclass(frozen=True)
 class Tombstone:
@@ -63,9 +60,7 @@ class Tombstones:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        if catalogue.engine not in _prepared:
-            create_tables(catalogue, tables)
-            _prepared.add(catalogue.engine)
+        create_tables(catalogue, tables)
 
     def until(self, connection: sa.Connection, users: Collection[str]) -> dict[str, float]:
         """For each of these viewers who was forgotten, the time up to which nothing of theirs may come back."""

@@ -20,14 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from store.artifacts import METADATA_ENTRY, artifact_key, from_bytes
-from store.catalogue import Catalogue, Publication, publications
+from store.catalogue import Publication
 from store.errors import PassingError, ReelsenseError
 from store.objects import ObjectStore
-from store.own_tables import transaction
 from store.records import Float32, Modality, PublishedAttributes
 
 UNREADABLE = ("store.missing", "store.artifact_damaged")
@@ -49,6 +47,7 @@ class SegmentRow(BaseModel):
     tags: dict[str, float]
     attention: dict[Modality, float]
     published_at: float
+    sound: str = ""
 
 
 _ROWS = TypeAdapter(list[SegmentRow])
@@ -211,6 +210,7 @@ def segment_row(publication: Publication, attributes: dict[str, Any]) -> Segment
         tags=said.tags,
         attention=said.attention,
         published_at=publication.published_at,
+        sound=said.sound,
     )
 
 
@@ -218,28 +218,3 @@ def merged(segments: Sequence[Segment]) -> Segment:
     """One segment of several that follow each other, of vectors of one width."""
     rows = [row for segment in segments for row in segment.rows]
     return Segment(rows, np.concatenate([segment.vectors for segment in segments]))
-
-
-def published_between(
-    catalogue: Catalogue, version: str, after: int, last: int | None = None, *, before: float | None = None,
-    most: int | None = None,
-) -> list[Publication]:  # fmt: skip
-    """Publications of a version with a sequence above `after`, up to `last`, published before the time `before`, at
-    most so many; in order. Without the checks of pydantic, for there may be a million."""
-    query = sa.select(publications).where(publications.c.version == version, publications.c.sequence > after)
-    if last is not None:
-        query = query.where(publications.c.sequence <= last)
-    if before is not None:
-        query = query.where(publications.c.published_at < before)
-    with transaction(catalogue) as connection:
-        rows = connection.execute(query.order_by(publications.c.sequence).limit(most))
-        return [
-            Publication.model_construct(
-                sequence=row.sequence,
-                video_id=row.video_id,
-                version=row.version,
-                revision=row.revision,
-                published_at=row.published_at,
-            )
-            for row in rows
-        ]

@@ -28,18 +28,17 @@ from typing import Any, Literal
 
 import structlog
 
-from store.artifacts import digest, metadata_key
+from store.artifacts import digest, metadata_key, revision_of
 from store.catalogue import Catalogue, Video
 from store.errors import InputError, MediaError, PassingError, ReelsenseError
 from store.foreign_objects import ForeignFiles, ForeignObject, ForeignObjects, copy_bounded, free_bytes, open_foreign
 from store.incoming import ENDED, IncomingLedger, PresignedUpload, Seen, State, name_of
 from store.objects import ObjectStore
-from store.records import Metadata
+from store.records import WORD_FIELDS, Metadata
 from store.settings import Settings
 from workers.captions import _LANGUAGE
 from workers.graph import Graph, _is_dead
 from workers.incoming_words import (
-    FIELDS,
     MOST_SIDECAR_BYTES,
     attached_words,
     base_name,
@@ -394,7 +393,7 @@ class Incoming:
         except InputError as error:
             return self._refuse(item, error)
         if metadata != video.metadata:
-            revision = digest(metadata.model_dump(mode="json"))
+            revision = revision_of(metadata)
             self.objects.put(metadata_key(video.id, revision), metadata.model_dump_json().encode())
             self.catalogue.put_video(video.model_copy(update={"metadata": metadata, "revision": revision}))
             self._send(self.catalogue.video(video.id))
@@ -404,7 +403,7 @@ class Incoming:
 
     def _merged(self, old: Metadata, key: str, data: bytes) -> Metadata:
         """A video's words with those of one sidecar more; a caption track takes the place of one in its language."""
-        words: dict[str, Any] = {name: getattr(old, name) for name in FIELDS}
+        words: dict[str, Any] = {name: getattr(old, name) for name in WORD_FIELDS}
         with self._workplace() as folder:
             files = []
             if key.lower().endswith(".json"):

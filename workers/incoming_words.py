@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from store.errors import InputError
+from store.records import WORD_FIELDS
 from workers.captions import _LANGUAGE
 from workers.captions import SUFFIXES as CAPTION_SUFFIXES
 
-FIELDS = ("title", "description", "tags", "creator", "region", "language")
 MOST_SIDECAR_BYTES = 256 * 2**10
 PARTIAL_SUFFIXES = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".aside")
 
@@ -80,12 +80,12 @@ def parsed_sidecar(data: bytes) -> dict[str, Any]:
         raise InputError("metadata.invalid", f"The sidecar is no JSON: {type(error).__name__}.") from None
     if not isinstance(content, dict):
         raise InputError("metadata.invalid", "The sidecar is no JSON object.")
-    unknown = sorted(set(content) - set(FIELDS))
+    unknown = sorted(set(content) - set(WORD_FIELDS))
     if unknown:
         raise InputError(
             "metadata.invalid",
             f"The sidecar has an unknown field {clean(unknown[0])[:60]!r}.",
-            hint=f"There are {', '.join(FIELDS)}.",
+            hint=f"There are {', '.join(WORD_FIELDS)}.",
         )
     words: dict[str, Any] = {}
     for name, value in content.items():
@@ -105,7 +105,7 @@ def parsed_sidecar(data: bytes) -> dict[str, Any]:
 
 def attached_words(attached: Mapping[str, str]) -> dict[str, Any]:
     """The same fields from an object's user metadata (`x-amz-meta-title`, ...); others are other tools' own."""
-    words: dict[str, Any] = {name: clean(attached[name]) for name in FIELDS if attached.get(name)}
+    words: dict[str, Any] = {name: clean(attached[name]) for name in WORD_FIELDS if attached.get(name)}
     if "tags" in words:
         words["tags"] = words["tags"].split(",")
     return words

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from store import measurements
-from store.artifacts import digest, metadata_key, source_key, video_id_of
+from store.artifacts import metadata_key, revision_of, source_key, video_id_of
 from store.catalogue import Catalogue, Video
 from store.errors import InputError, MediaError, NotFoundError
 from store.journal import record_key
@@ -43,6 +43,7 @@ def metadata_of(
     creator: str | None = None,
     region: str | None = None,
     language: str | None = None,
+    sound: str | None = None,
     captions: Sequence[Path] = (),
     limits: Limits,
 ) -> Metadata:
@@ -52,7 +53,7 @@ def metadata_of(
     """
     files = list(captions) or find_sidecars(path)
     tracks: list[CaptionTrack] = [read_sidecar(file, limits, None) for file in files]
-    return checked_metadata(title, description, tags, creator, region, language, tuple(tracks))
+    return checked_metadata(title, description, tags, creator, region, language, sound, tuple(tracks))
 
 
 def checked_metadata(
@@ -62,6 +63,7 @@ def checked_metadata(
     creator: str | None = None,
     region: str | None = None,
     language: str | None = None,
+    sound: str | None = None,
     captions: tuple[CaptionTrack, ...] = (),
 ) -> Metadata:
     """Words as a record, without the blanks around them. Raises `metadata.invalid`."""
@@ -74,6 +76,7 @@ def checked_metadata(
             creator=(creator or "").strip(),
             region=region or "",
             language=language or "",
+            sound=(sound or "").strip(),
             captions=captions,
         )
     except ValidationError as error:
@@ -121,7 +124,7 @@ def _take_in(
             hint="Raise REELSENSE_LIMITS__BYTES.",
         )
     video_id = video_id_of(_sha256(path))
-    revision = digest(metadata.model_dump(mode="json"))
+    revision = revision_of(metadata)
     known = _known(catalogue, video_id)
     if known is not None and (metadata == Metadata() or known.revision == revision):
         return Intake(known, "duplicate")

@@ -84,4 +84,5 @@ def published(
         attention=fused.attention,
         tokens=fused.tokens,
         phrases=[*spoken, *label_phrases(vision, frames.duration)],
+        sound=metadata.sound,
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from store.catalogue import Catalogue, Publication
 from store.errors import ReelsenseError
 from store.objects import ObjectStore
-from store.vector_segments import UNREADABLE, Segment, SegmentRow, Span, VectorSegments, merged, published_between
+from store.publications import published_between
+from store.vector_segments import UNREADABLE, Segment, SegmentRow, Span, VectorSegments, merged
 
 # PostgreSQL may show a lower sequence after a higher one: what is younger than this is left to the next pass.
 SETTLED_SECONDS = 60.0

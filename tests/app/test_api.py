@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +77,21 @@ def test_events_are_checked(client: TestClient) -> None:
 
 def test_live(client: TestClient) -> None:
     assert client.get("/health/live").json() == {"status": "live"}
+
+
+# In place of serving for ever, what is set while it serves; in a process of its own, as it configures logging.
+_WHILE_SERVING = """
+import json, sys, uvicorn
+from threadpoolctl import threadpool_info
+pools = lambda *_, **__: print(json.dumps([p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"]))
+uvicorn.run = pools
+from app.api import main
+main()
+"""
+
+
+def test_the_server_multiplies_with_one_thread(tmp_path: Path) -> None:
+    environment = os.environ | {"REELSENSE_DATA": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", _WHILE_SERVING], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert set(json.loads(ran.stdout)) == {1}

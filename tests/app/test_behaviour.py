@@ -27,6 +27,7 @@ from store.journal import Journal
 from store.records import MediaInfo, Metadata
 from store.settings import load_settings
 from tests.app.commands import reelsense
+from tests.store.servers import new_database
 
 MEDIA = MediaInfo(container="mp4", bytes=1, duration=20.0, width=2, height=2, video_codec="h264")
 VIDEO, OTHER = "ab" * 16, "cd" * 16
@@ -42,7 +43,18 @@ LINES: list[dict[str, Any]] = [
 @pytest.fixture
 def there(tmp_path: Path) -> Iterator[ReelSense]:
     """An installation with two videos."""
-    found = ReelSense(load_settings(data=tmp_path / "data"))
+    yield from installation(tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReelSense]:
+    """The same on either database."""
+    postgresql = request.param == "postgresql"
+    yield from installation(tmp_path, new_database(request.getfixturevalue("postgresql")) if postgresql else "")
+
+
+def installation(folder: Path, database: str = "") -> Iterator[ReelSense]:
+    found = ReelSense(load_settings(data=folder / "data", database=database))
     for video in (VIDEO, OTHER):
         found.catalogue.put_video(
             Video(id=video, revision="r", file_name="a.mp4", metadata=Metadata(), media=MEDIA, uploaded_at=1.0)
@@ -77,15 +89,15 @@ def rows(log: EventLog) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_each_format_says_the_same(there: ReelSense, tmp_path: Path, form: str) -> None:
+def test_each_format_says_the_same(anywhere: ReelSense, tmp_path: Path, form: str) -> None:
     path = WRITERS[form](tmp_path / f"events.{form}", LINES)
-    document = import_file(there, path)
+    document = import_file(anywhere, path)
     assert (document["lines"], document["new"], document["refused"]) == (3, 3, 0)
-    first, _, last = rows(there.event_log)
+    first, _, last = rows(anywhere.event_log)
     assert first == {("user_id" if name == "user" else "video_id" if name == "video" else name): value
                      for name, value in LINES[0].items()}  # fmt: skip
     assert (last["user_id"], last["loops"], last["watched_seconds"], last["session"]) == ("ben", None, None, "")
-    assert import_file(there, path)["known"] == 3
+    assert import_file(anywhere, path)["known"] == 3
 
 
 @pytest.mark.parametrize("form", WRITERS)
@@ -118,6 +130,24 @@ def test_times_of_parquet_may_be_timestamps(there: ReelSense, tmp_path: Path) ->
         document = import_file(there, tmp_path / f"{user}.parquet")
         assert (document["new"], document["ignored_columns"]) == (2, ["x"])
         assert [event.at for event in there.event_log.of(user)] == [time.timestamp() for time in when]
+
+
+def test_ids_of_parquet_may_be_whole_numbers(there: ReelSense, tmp_path: Path) -> None:
+    columns = {"user": [7, 2**63], "video": [VIDEO] * 2, "kind": ["like"] * 2, "at": [NOON] * 2, "id": [1, 2]}
+    pq.write_table(pa.table({**columns, "user": pa.array(columns["user"], pa.uint64())}), tmp_path / "a.parquet")
+    assert import_file(there, tmp_path / "a.parquet")["new"] == 2
+    assert [event.id for user in ("7", str(2**63)) for event in there.event_log.of(user)] == ["1", "2"]
+    pq.write_table(pa.table({**columns, "user": [7.5, 8.0], "id": [3, 4]}), tmp_path / "b.parquet")
+    [error, _] = import_file(there, tmp_path / "b.parquet")["errors"]
+    assert "must be text" in error["message"]
+
+
+def test_a_folder_is_told_to_be_one(there: ReelSense, tmp_path: Path) -> None:
+    for name, form in (("folder", None), ("folder", "csv"), ("day.parquet", None)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="is a folder") as raised:
+            import_file(there, tmp_path / name, form)  # type: ignore[arg-type]
+        assert raised.value.code == "event.file_unreadable"
 
 
 def test_a_row_group_that_is_too_large_is_refused_before_it_is_read(
@@ -208,12 +238,14 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     assert grown < 30 * 2**20
 
 
-def test_an_export_is_the_same_bytes_for_the_same_events_and_can_be_imported(there: ReelSense, tmp_path: Path) -> None:
+def test_an_export_is_the_same_bytes_for_the_same_events_and_can_be_imported(
+    anywhere: ReelSense, tmp_path: Path
+) -> None:
     other = ReelSense(load_settings(data=tmp_path / "other"))
-    for video in there.catalogue.videos():
+    for video in anywhere.catalogue.videos():
         other.catalogue.put_video(video)
     tied = [{**LINES[0], "id": f"t{number}", "user": f"u{number}"} for number in range(9)]
-    for place, (where, lines) in enumerate(((there, [*LINES, *tied]), (other, [*tied[::-1], *LINES[::-1]]))):
+    for place, (where, lines) in enumerate(((anywhere, [*LINES, *tied]), (other, [*tied[::-1], *LINES[::-1]]))):
         assert summed(take_lines(where.catalogue, list(enumerate(lines))))["new"] == 12
         write_partitions(where.event_log, tmp_path / f"out{place}")
     digests = [
@@ -229,18 +261,18 @@ def test_an_export_is_the_same_bytes_for_the_same_events_and_can_be_imported(the
     table = pq.read_table(tmp_path / "out0")  # hive: the day is a column
     assert (table.num_rows, set(table["day"].to_pylist())) == (12, {"2023-11-14", "2023-11-15"})
     fresh = ReelSense(load_settings(data=tmp_path / "fresh"))
-    for video in there.catalogue.videos():
+    for video in anywhere.catalogue.videos():
         fresh.catalogue.put_video(video)
     for path in sorted((tmp_path / "out0").rglob("*.parquet")):
         assert import_file(fresh, path)["refused"] == 0
-    assert rows(fresh.event_log) == rows(there.event_log)
+    assert rows(fresh.event_log) == rows(anywhere.event_log)
 
 
-def test_a_day_without_events_any_more_leaves_the_export(there: ReelSense, tmp_path: Path) -> None:
-    take_lines(there.catalogue, list(enumerate(LINES)))
-    write_partitions(there.event_log, tmp_path / "out")
-    forget(there, "ben")
-    assert write_partitions(there.event_log, tmp_path / "out")["removed"] == ["2023-11-15"]
+def test_a_day_without_events_any_more_leaves_the_export(anywhere: ReelSense, tmp_path: Path) -> None:
+    take_lines(anywhere.catalogue, list(enumerate(LINES)))
+    write_partitions(anywhere.event_log, tmp_path / "out")
+    forget(anywhere, "ben")
+    assert write_partitions(anywhere.event_log, tmp_path / "out")["removed"] == ["2023-11-15"]
     assert "ben" not in str(pq.read_table(tmp_path / "out").to_pylist())
 
 
@@ -253,12 +285,13 @@ def test_a_batch_that_is_none_is_coded(body: bytes) -> None:
     assert raised.value.code == "event.batch_invalid"
 
 
-def test_a_viewer_is_forgotten_everywhere_with_proof(there: ReelSense, tmp_path: Path) -> None:
-    take_lines(there.catalogue, list(enumerate(LINES)))
-    take_lines(there.catalogue, [(1, {"user": "ann", "video": VIDEO, "kind": "teleport", "at": NOON + 50})])
-    journal = Journal(there.objects, there.catalogue)
+def test_a_viewer_is_forgotten_everywhere_with_proof(anywhere: ReelSense, tmp_path: Path) -> None:
+    take_lines(anywhere.catalogue, list(enumerate(LINES)))
+    take_lines(anywhere.catalogue, [(1, {"user": "ann", "video": VIDEO, "kind": "teleport", "at": NOON + 50})])
+    journal = Journal(anywhere.objects, anywhere.catalogue)
     journal.write()
-    proof = forget(there, "ann")
+    journal.write()  # PostgreSQL: what was the highest sequence the last time
+    proof = forget(anywhere, "ann")
     assert {place: count for place, count in proof["removed"].items() if place.startswith("database")} == {
         "database/events": 2, "database/set_aside_events": 1,
     }  # fmt: skip
@@ -266,13 +299,13 @@ def test_a_viewer_is_forgotten_everywhere_with_proof(there: ReelSense, tmp_path:
     assert sorted(segments.values()) == [1, 2]
     assert proof["found"] == {}
     assert '"ann"' not in json.dumps(proof)
-    assert there.event_log.of("ann") == []
-    for item in there.objects.list("journal/"):
-        assert b"ann" not in there.objects.get(item.key)
-    again = import_file(there, write_jsonl(tmp_path / "old.jsonl", LINES))
+    assert anywhere.event_log.of("ann") == []
+    for item in anywhere.objects.list("journal/"):
+        assert b"ann" not in anywhere.objects.get(item.key)
+    again = import_file(anywhere, write_jsonl(tmp_path / "old.jsonl", LINES))
     assert (again["new"], again["known"], again["codes"]) == (0, 1, {"event.forgotten": 2})
-    assert forget(there, "ann")["removed"] == {}, "it may be run again"
-    empty = ReelSense(load_settings(data=tmp_path / "empty", objects=str(there.settings.objects_directory())))
+    assert forget(anywhere, "ann")["removed"] == {}, "it may be run again"
+    empty = ReelSense(load_settings(data=tmp_path / "empty", objects=str(anywhere.settings.objects_directory())))
     Journal(empty.objects, empty.catalogue).restore()
     assert [event.user_id for event in empty.event_log.all()] == ["ben"]
 
@@ -299,5 +332,5 @@ def test_the_commands(there: ReelSense, tmp_path: Path) -> None:
     assert reelsense("events", "export", tmp_path / "out", "--json", "--data", data).json["events"] == 3
     answer = reelsense("forget", "ann", "--data", data)
     assert answer.status == 0, answer.stderr
-    assert "found        0 in 2 tables" in answer.stdout
+    assert "found        0 in 3 tables" in answer.stdout
     assert "ann" not in answer.stdout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -14,6 +16,7 @@ from store.event_log import EventLog
 from store.records import MediaInfo, Metadata
 from store.settings import load_settings
 from tests.app.serving import Api, serving
+from tests.store.servers import new_database
 
 MEDIA = MediaInfo(container="mp4", bytes=1, duration=20.0, width=2, height=2, video_codec="h264")
 VIDEO = "ab" * 16
@@ -21,18 +24,20 @@ NOON = 1_700_000_000.0
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> ReelSense:
-    found = ReelSense(load_settings(data=tmp_path_factory.mktemp("events") / "data"))
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def there(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReelSense]:
+    database = new_database(request.getfixturevalue("postgresql")) if request.param == "postgresql" else ""
+    found = ReelSense(load_settings(data=tmp_path_factory.mktemp("events") / "data", database=database))
     found.catalogue.put_video(
         Video(id=VIDEO, revision="r", file_name="a.mp4", metadata=Metadata(), media=MEDIA, uploaded_at=1.0)
     )
-    return found
+    yield found
+    found.catalogue.close()
 
 
 @pytest.fixture(scope="module")
 def api(there: ReelSense) -> Iterator[Api]:
-    with serving(there.settings.data) as running:
+    with serving(there.settings.data, REELSENSE_DATABASE=there.settings.database) as running:
         yield running
 
 
@@ -111,6 +116,23 @@ def test_a_viewer_is_forgotten_and_told_so(api: Api, there: ReelSense) -> None:
     status, _, body = api.ask("GET", "/api/v1/events/set-aside?k=5")
     assert (status, json.loads(body)["reasons"][0]["reason"]) == (200, "unknown_kind")
     assert b"gone" not in (there.settings.data / "api.log").read_bytes()
+
+
+@pytest.mark.parametrize("user", ["a/b", "/a", "a/", "a/feed", "a/profile/feed", "a b?#%2F", "ä/日"])
+def test_a_name_may_hold_a_slash_on_every_route(api: Api, user: str) -> None:
+    assert post(api, "/events", {"user": user, "video": VIDEO, "kind": "like"})[0] == 201
+    path = f"/api/v1/viewers/{quote(user, safe='')}"
+    status, answer = post(api, f"/viewers/{quote(user, safe='')}/picks", {"pick": ["cooking"]})
+    assert (status, answer["user"], answer["picks"][0]["pick"]) == (200, user, "cooking")
+    for route in ("profile", "feed"):
+        status, _, body = api.ask("GET", f"{path}/{route}")
+        assert (status, json.loads(body)["user"]) == (200, user)
+    status, _, body = api.ask("DELETE", path)
+    assert (status, json.loads(body)["removed"]) == (200, {"database/events": 1, "database/picks": 1})
+    assert api.ask("GET", f"{path}/profile")[0] == 404
+    counted = api.ask("GET", "/metrics")[2].decode()
+    routes = set(re.findall(r'route="(/api/v1/viewers[^"]*)"', counted))
+    assert routes == {f"/api/v1/viewers/{{user}}{part}" for part in ("", "/profile", "/feed", "/picks")}
 
 
 def test_keys_hold_the_doors(api: Api, there: ReelSense) -> None:

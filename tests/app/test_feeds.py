@@ -94,11 +94,13 @@ def test_who_is_new_starts_from_where_others_are_and_from_what_is_picked(world: 
     assert titles(world, french)[0].startswith("cooking")
     assert titles(world, german)[0].startswith("cars")
     said = [reason["text"] for item in french.items for reason in item.reasons]
-    assert any(text.startswith("Viewers where you are like videos about cooking") for text in said), said
+    assert any(text.startswith("Viewers near you often watch videos about cooking") for text in said), said
     assert not any(text.startswith(("You watch", "Your taste")) for text in said)
     picked = here.make("picker", 4, NOON, region="FR", picks=["cars", video_id("cars 1"), "no such topic"])
     assert titles(world, picked)[0].startswith("cars")
-    assert any("what you picked" in reason["text"] for item in picked.items for reason in item.reasons)
+    said = [reason["text"] for item in picked.items[:2] for reason in item.reasons]
+    assert {"Suits what you picked: cars.", "You picked videos about cars and road."} <= set(said), said
+    assert not any("near you" in text for text in said), said
 
 
 def test_the_region_of_the_last_event_counts_where_the_request_says_none(world: World) -> None:

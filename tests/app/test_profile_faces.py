@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from app.api import create_api
 from app.cli import app
+from app.forgetting import forget
 from app.operations import ReelSense
 from ranker.video_table import VideoTable
 from store.local_objects import LocalObjects
@@ -83,3 +84,55 @@ def test_every_process_and_face_says_the_same_at_once(settings: Settings) -> Non
         assert part in shown.stdout
     refused = CliRunner().invoke(app, ["profile", "ana", "--points", "1", "--data", str(settings.data)])
     assert refused.exit_code != 0
+
+
+@pytest.mark.usefixtures("world")
+def test_picks_survive_their_request_fade_and_are_forgotten(settings: Settings) -> None:
+    feed, profile, picks = (f"/api/v1/viewers/new/{name}" for name in ("feed", "profile", "picks"))
+    with (
+        TestClient(create_api(settings), base_url="http://127.0.0.1") as here,
+        TestClient(create_api(settings), base_url="http://127.0.0.1") as there,
+    ):
+
+        def first() -> str:
+            return str(there.get(feed).json()["items"][0]["title"])
+
+        def masses() -> list[tuple[str, float]]:
+            return [(one["pick"], one["mass"]) for one in there.get(profile).json()["picks"]]
+
+        assert there.get(profile).status_code == 404
+        for topic in ("cooking", "cars"):
+            answer = here.post(picks, json={"pick": [f" {topic.upper()}"], "unpick": ["cooking"]})
+            assert (answer.status_code, [one["pick"] for one in answer.json()["picks"]]) == (200, [topic])
+            assert first().startswith(topic)
+        said = [reason["text"] for item in there.get(feed).json()["items"][:2] for reason in item["reasons"]]
+        assert "Suits what you picked: cars." in said
+        here.post(picks, json={"pick": ["nothing is about it"]})
+        assert masses() == [("cars", 2.0), ("nothing is about it", 0.0)]
+        assert there.get(profile).json()["events"] == 0
+        assert there.get(f"{profile}?points=5").json()["over_time"]["interests"] == []
+        # Three finished views, for or against, halve them.
+        for kind in ("favourite", "like", "report"):
+            here.post("/api/v1/events", json={"user": "new", "video": video_id("cooking 0"), "kind": kind})
+        ((_, left), _) = masses()
+        assert 0.5 < left < 1.0
+        for wrong in ([""], ["a\x00"], ["x" * 101], ["x"] * 51):
+            assert here.post(picks, json={"pick": wrong}).status_code == 422
+        assert here.post(picks, json={"picks": []}).status_code == 422
+    run = CliRunner()
+    command = ["profile", "new", "--data", str(settings.data)]
+    change = ["--pick", video_id("cars 0"), "--unpick", "nothing is about it"]
+    shown = run.invoke(app, [*command, *change, "--points", "5"])
+    assert shown.exit_code == 0
+    assert "picked" in shown.stdout
+    assert "cars 0" in shown.stdout
+    forgotten = forget(ReelSense(settings), "new")
+    assert (forgotten["removed"]["database/picks"], forgotten["found"]) == (2, {})
+    assert run.invoke(app, [*command, "--json"]).exit_code == 1
+
+
+@pytest.mark.usefixtures("world")
+def test_the_picks_of_a_viewer_without_events_are_shown(settings: Settings) -> None:
+    shown = CliRunner().invoke(app, ["profile", "new", "--pick", "cars", "--points", "5", "--data", str(settings.data)])
+    assert shown.exit_code == 0, shown.output
+    assert "cars" in shown.stdout

@@ -146,6 +146,7 @@ def test_a_form_whose_process_died_gives_back_what_it_held(tmp_path: Path) -> No
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_slow_bodies_end(tmp_path: Path) -> None:
     """Silence, and one byte now and then: 408, and what came stays for going on."""
     with serving(tmp_path, **HASTE) as api:

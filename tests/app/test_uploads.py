@@ -70,7 +70,14 @@ def finished(client: TestClient, where: str) -> dict[str, Any]:
 
 
 def test_an_upload_in_pieces_becomes_a_video_with_its_words(client: TestClient, data: Path, clip: bytes) -> None:
-    words = {"title": "Häuser", "description": "d", "tags": "one, two,", "creator": "ana", "region": "DE"}
+    words = {
+        "title": "Häuser",
+        "description": "d",
+        "tags": "one, two,",
+        "creator": "ana",
+        "region": "DE",
+        "sound": "Fado",
+    }
     where = begin(client, len(clip), **words, language="de", filename="../../x.mp4", captions__en=SRT.decode())
     at = 0
     for size in (1, 1000, 2, len(clip)):

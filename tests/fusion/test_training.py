@@ -195,6 +195,7 @@ CREW_RUN = SHORT.model_copy(update={"batch": 15, "held_out": 0.2, "steps": 10, "
 PAIRS = [(f"video-{number:04d}", f"video-{number + 1:04d}") for number in range(0, 12, 2)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

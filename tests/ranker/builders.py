@@ -57,9 +57,10 @@ class World:
     count: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
-    def at(cls, folder: Path) -> World:
+    def at(cls, folder: Path, database: str = "") -> World:
+        """Objects in a folder, and beside them an SQLite database, or the database of this URL."""
         objects = LocalObjects(folder / "objects")
-        catalogue = Catalogue(f"sqlite:///{folder / 'catalogue.sqlite3'}")
+        catalogue = Catalogue(database or f"sqlite:///{folder / 'catalogue.sqlite3'}")
         return cls(objects, catalogue, VideoTable(objects, catalogue, VERSION))
 
     def artifact(
@@ -70,6 +71,7 @@ class World:
         title: str | None = None,
         tags: Mapping[str, float] | None = None,
         creator: str = "",
+        sound: str = "",
         duration: float = 20.0,
         noise: float = 0.4,
         revision: str = "a" * 16,
@@ -101,6 +103,7 @@ class World:
             attention=fused.attributes.attention,
             tokens=fused.attributes.tokens,
             phrases=list(phrases),
+            sound=sound,
         )
         embeddings = [direction(phrase.text, WIDTHS["text"]) for phrase in phrases]
         arrays = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.events import KINDS, Event, record, value
+from ranker.events import KINDS, Event, checked_line, record, value
 from store.errors import InputError, NotFoundError
 from store.event_log import EventLog
 from tests.ranker.builders import NOON, World, video_id
@@ -50,6 +51,23 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError) as raised:
         Event.checked(**given)  # type: ignore[arg-type]
     assert raised.value.code == "event.invalid"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"network": "x" * 17}, "network: more than 16 characters"),
+        ({"session": "s" * 65}, "session: more than 64 characters"),
+        ({"user": "u" * 201}, "user: more than 200 characters"),
+        ({"id": ""}, "id: empty"),
+        ({"video": 7}, "video: must be text"),
+        ({"user": 7}, "The viewer's name (user) must be text."),
+        ({"device": "a\tb"}, "device: holds control characters"),
+    ],
+)
+def test_it_is_said_in_plain_words(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        checked_line({"user": "ana", "video": VIDEO, "kind": "view", "at": NOON} | wrong, NOON)
 
 
 def test_a_clock_that_is_a_little_ahead_is_forgiven() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tomllib
@@ -43,6 +44,13 @@ def test_what_is_rendered_is_read_back(tmp_path: Path) -> None:
         ("[diversity]\ndpp_theta = 0\n", "diversity.dpp_theta"),
         ("[rules]\nwindow = 0\n", "rules.window"),
         ("[safety]\nhidden_tags = ['']\n", "safety.hidden_tags.0"),
+        ("[weights]\ninterest_long = true\n", "weights.interest_long: true and false are no numbers"),
+        ("[weights.sources]\ngraph = true\n", "weights.sources: graph: true and false"),
+        ("[objectives]\nviewer = false\n", "objectives.viewer"),
+        ("[diversity]\npool = true\n", "diversity.pool"),
+        ("[recall]\nseconds = true\n", "recall.seconds"),
+        ("[recall.quotas]\ngraph = true\n", "recall.quotas: graph"),
+        ("[rules]\ncreator = true\n", "rules.creator"),
         ("[[", "TOML"),
         ("more = 1", "more"),
     ],
@@ -87,6 +95,37 @@ def test_the_file_is_followed_and_a_bad_one_keeps_the_last_good_one(
     assert (file.current().objectives.creator, file.status().problem) == (0.5, None)
     path.unlink()
     assert file.current() == Ranking()
+
+
+def test_who_starts_on_a_bad_file_has_the_last_good_one_too(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    server = RankerFile(path)
+    write(path, "[objectives]\ncreator = 3.0\n")
+    assert server.current().objectives.creator == 3.0
+    write(path, "[objectives]\ncreator = -3.0\n")
+    run = CliRunner()
+    shown = run.invoke(app, ["ranker", "show", "--data", str(tmp_path)])
+    assert (shown.exit_code, tomllib.loads(shown.stdout)["objectives"]["creator"]) == (0, 3.0)
+    assert "objectives.creator" in shown.stderr
+    assert f"the last good file ({server.status().digest})" in shown.stderr
+    document = json.loads(run.invoke(app, ["ranker", "show", "--json", "--data", str(tmp_path)]).stdout)
+    assert (document["source"], document["problem"]["code"]) == ("last_good", "ranker.invalid")
+    # What was deleted while nobody looked is no last good file any more.
+    path.unlink()
+    assert RankerFile(path).current() == Ranking()
+    write(path, "[objectives]\ncreator = -3.0\n")
+    assert RankerFile(path).current() == Ranking()
+    document = json.loads(run.invoke(app, ["ranker", "show", "--json", "--data", str(tmp_path)]).stdout)
+    assert (document["source"], document["digest"]) == ("defaults", "")
+
+
+def test_a_damaged_copy_of_the_last_good_file_harms_nobody(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    write(path, "[[")
+    (tmp_path / f"{FILE_NAME}.last-good").write_bytes(b"\xff")
+    status = RankerFile(path).status()
+    assert (status.ranking, status.digest) == (Ranking(), "")
+    assert status.problem is not None
 
 
 def test_an_objective_multiplies_its_terms_and_no_others() -> None:

@@ -12,10 +12,11 @@ from scipy import sparse
 
 from ranker.evaluation import best, difference, measure
 from ranker.events import Event
+from ranker.grouping import sampled
 from ranker.interactions import Interactions
 from ranker.item_item import ItemItemConfig, item_item, scores
 from ranker.similar_viewers import SimilarViewers, SimilarViewersConfig
-from ranker.walks import WalkConfig, Walks, sampled
+from ranker.walks import WalkConfig, Walks
 from tests.ranker.builders import NOON, video_id
 
 
@@ -235,7 +236,8 @@ def test_the_path_is_the_heaviest_there_is(seed: int) -> None:
     out, back = graph.edges[0].out.toarray(), graph.edges[0].back.toarray()
     seeds = {0: 0.7, 1: 0.3}
     found = graph.walk(seeds, 9)
-    for video, path in found.paths.items():
+    for video in found.videos.tolist():
+        path = found.path(video)
         (_, start), (kind, node), (_, end) = path
         assert (kind, end) == ("viewer", video)
         weight = seeds[start] * out[start, node] * back[node, video]
@@ -251,7 +253,7 @@ def test_a_path_of_two_rounds_leads_from_a_seed_through_every_step() -> None:
     # 0 and 1 have a viewer in common, 1 and 2 have, 0 and 2 have not.
     crowd = of_pairs([(0, 0), (0, 1), (1, 1), (1, 2)], 2, 3)
     found = Walks(crowd).walk({0: 1.0}, 10)
-    assert found.paths[2] == (("video", 0), ("viewer", 0), ("video", 1), ("viewer", 1), ("video", 2))
+    assert found.path(2) == (("video", 0), ("viewer", 0), ("video", 1), ("viewer", 1), ("video", 2))
 
 
 def test_creators_reach_a_video_that_nobody_watched() -> None:
@@ -259,7 +261,7 @@ def test_creators_reach_a_video_that_nobody_watched() -> None:
     creators = sparse.csr_matrix(np.array([[1, 0], [0, 1], [1, 0]], np.float32))
     found = Walks(crowd, {"creator": creators}).walk({0: 1.0}, 10)
     assert found.videos.tolist() == [2]
-    assert found.paths[2] == (("video", 0), ("creator", 0), ("video", 2))
+    assert found.path(2) == (("video", 0), ("creator", 0), ("video", 2))
 
 
 def test_a_sample_of_edges_is_even_and_bounded() -> None:

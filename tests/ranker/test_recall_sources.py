@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,22 @@ def test_the_graph_says_its_path_and_names_no_viewer(crowded: World) -> None:
     assert "lover" not in str(found.paths)
     watched = found.paths[request.snapshot.row_of[video_id("cars 2")]]
     assert watched[1] in ("viewer", "creator:driver", "topic:cars", "topic:road")
+
+
+def test_the_graph_finds_what_is_made_with_the_same_sound(tmp_path: Path) -> None:
+    world = World.at(tmp_path)
+    world.publish("first", "dance", tags={"dance": 1.0}, creator="ann", sound="Last Summer")
+    world.publish("second", "cooking", tags={"cooking": 1.0}, creator="ben", sound="Last Summer")
+    world.publish("third", "cars", tags={"cars": 1.0}, creator="eve", sound="Engine")
+    world.table.refresh()
+    world.happens("zoe", "first", "like")
+    audience = audience_of(world)
+    world.happens("ann", "first", "like")
+    request = request_of(world)
+    found = Graph(audience).find(request, 10)
+    assert titles(found, request) == ["second"]
+    [path] = found.paths.values()
+    assert path == (f"video:{video_id('first')}", "sound:Last Summer", f"video:{video_id('second')}")
 
 
 def test_similar_viewers_liked_it(crowded: World) -> None:
@@ -316,6 +333,23 @@ def test_who_is_forgotten_is_gone_at_the_next_rebuild(crowded: World) -> None:
     assert audience.trending.count(video_id("clouds"), NOON) == 0
     assert "ann" not in audience.rebuild(snapshot).interactions.viewers
     assert audience.followed == 80
+
+
+def test_a_crowd_that_takes_long_is_made_less_often(crowded: World) -> None:
+    clock = Clock()
+    audience = Audience(crowded.catalogue, AudienceConfig(rebuild_seconds=60.0), clock)
+    snapshot = crowded.table.snapshot
+    audience.refresh(snapshot, background=False)
+    assert audience.crowd is not None
+    # As if it had taken half a minute: of 300 seconds that is a tenth.
+    audience.crowd = long = replace(audience.crowd, cpu_seconds=30.0)
+    event(crowded, "ann", "cars 1")
+    clock.now = 299.0
+    audience.refresh(snapshot, background=False)
+    assert audience.crowd is long
+    clock.now = 300.0
+    audience.refresh(snapshot, background=False)
+    assert audience.crowd is not long
 
 
 def test_the_crowd_is_made_anew_in_the_background_when_there_is_news(crowded: World) -> None:

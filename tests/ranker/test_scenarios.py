@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,20 @@ def test_no_creator_takes_more_places_than_the_cap(city: World) -> None:
     assert any(rule["rule"] == "cap_creator" for item in feed for rule in item.rules)
 
 
+def test_no_sound_takes_more_places_than_the_cap(tmp_path: Path) -> None:
+    world = World.at(tmp_path)
+    for place in range(12):
+        world.publish(
+            f"dance {place}", "dance", creator=f"c {place}", sound="Last Summer" if place < 8 else f"s {place}"
+        )
+    world.table.refresh()
+    capped = Ranking(rules=FeedRules(sound=2, window=4, topic=4, least_bits=0))
+    feed = feed_of(world, [event("dance 0", "view", 20.0)], 6, config=capped)
+    sounds = [world.table.snapshot.rows[world.table.snapshot.row_of[item.video]].sound for item in feed]
+    assert all(sounds[start : start + 4].count("Last Summer") <= 2 for start in range(3))
+    assert any(rule["rule"] == "cap_sound" for item in feed for rule in item.rules)
+
+
 def test_who_changes_his_mind_gets_what_he_watches_now(city: World) -> None:
     old = [event(f"cooking {place}", "view", 20.0, NOON - 40 * DAY) for place in range(6)]
     new = [event(f"dance {place}", "view", 20.0, NOON - 600 + place) for place in range(4)]
@@ -133,6 +148,8 @@ class TestNotInterested:
             refusal = next(rule for rule in item.rules if rule["rule"] == "refusal")
             assert refusal["video"] == video_id("cars 5")
             assert "topic" in refusal["through"]
+            first = {"topic": "its topic is like that of", "look": "it looks like"}[refusal["through"][0]]
+            assert refusal["text"] == f"Lowered: {first} “cars 5”, which you refused."
             assert refusal["effect"] == item.terms["refusal"] < 0
 
     def test_it_recovers_slowly(self, city: World) -> None:
@@ -174,6 +191,12 @@ class TestNotInterested:
         assert [item.video for item in feed] == [video_id("other"), video_id("alike")]
         refusal = next(rule for rule in feed[1].rules if rule["rule"] == "refusal")
         assert refusal["through"] == [{"vision": "look", "audio": "sound", "text": "words"}[alike]]
+        how = {
+            "vision": "it looks like",
+            "audio": "it sounds like",
+            "text": "its words are close in meaning to those of",
+        }
+        assert refusal["text"] == f"Lowered: {how[alike]} “refused”, which you refused."
         assert feed[1].terms["refusal"] < -1.5
         assert feed[0].terms["refusal"] > -0.3
 
@@ -185,6 +208,8 @@ class TestNotInterested:
         world.table.refresh()
         feed = {item.video: item for item in feed_of(world, [event("refused", "report")])}
         assert feed[video_id("same creator")].terms["refusal"] == pytest.approx(-2.7)
+        said = [rule["text"] for rule in feed[video_id("same creator")].rules if rule["rule"] == "refusal"]
+        assert said == ["Lowered: by the same creator as “refused”, which you refused."]
         assert feed[video_id("other")].terms["refusal"] > -0.3
         assert list(feed)[-1] == video_id("same creator")
 

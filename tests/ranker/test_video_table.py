@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,16 @@ from ranker.video_table import VideoTable
 from store.artifacts import artifact_key
 from store.errors import NotFoundError
 from tests.ranker.builders import VERSION, World, video_id
+from tests.store.servers import new_database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """An empty catalogue in either database."""
+    postgresql = request.param == "postgresql"
+    world = World.at(tmp_path, new_database(request.getfixturevalue("postgresql")) if postgresql else "")
+    yield world
+    world.catalogue.close()
 
 
 def test_new_publications_appear_at_the_next_refresh(world: World) -> None:

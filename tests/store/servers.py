@@ -1,4 +1,5 @@
-"""Real S3 servers for tests, each started on a free loopback port and stopped by whoever started it."""
+"""Real S3 servers for tests, each started on a free loopback port and stopped by whoever started it; and databases of
+their own on a PostgreSQL that runs already (the fixture `postgresql_server`)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +71,18 @@ def moto_s3(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, port, folder / "moto.log"):
         yield f"http://127.0.0.1:{port}"
+
+
+def new_database(url: str) -> str:
+    """The URL of a new, empty database on the server of this one: tests that name their viewers need one each."""
+    import sqlalchemy as sa
+
+    name = f"test_{uuid.uuid4().hex}"
+    server = sa.make_url(url)
+    engine = sa.create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    finally:
+        engine.dispose()
+    return server.set(database=name).render_as_string(hide_password=False)

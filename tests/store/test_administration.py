@@ -20,7 +20,7 @@ from store.run_events import timeline
 from store.worker_registry import Registration, WorkerRegistry, WorkerRow
 
 # The server is started, and skipped aloud, as for the catalogue's own suite.
-from tests.store.test_catalogue import catalogue, postgresql  # noqa: F401
+from tests.store.test_catalogue import catalogue  # noqa: F401
 
 ANA = Actor("ana", "cli")
 BOB = Actor("key of bob", "http")

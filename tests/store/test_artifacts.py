@@ -10,10 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from store.artifacts import artifact_key, digest, from_bytes, is_video_id, to_bytes, token_arrays, video_id_of
+from store.artifacts import (
+    artifact_key,
+    digest,
+    from_bytes,
+    is_video_id,
+    revision_of,
+    to_bytes,
+    token_arrays,
+    video_id_of,
+)
 from store.errors import PassingError
 from store.objects import check_key
-from store.records import Artifact, Tokens
+from store.records import Artifact, Metadata, Tokens
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 JSON = st.recursive(
@@ -34,6 +43,22 @@ ARRAYS = st.dictionaries(
 
 def artifact(attributes: dict[str, object], arrays: dict[str, np.ndarray]) -> Artifact:
     return Artifact("vision", "0123456789abcdef", "a" * 32, "", attributes, arrays)
+
+
+def test_words_from_before_sounds_keep_their_revision() -> None:
+    words = Metadata(title="A", tags=("b",))
+    # What was stored before `sound` was a field.
+    old = {
+        "title": "A",
+        "description": "",
+        "tags": ["b"],
+        "creator": "",
+        "region": "",
+        "language": "",
+        "captions": [],
+    }
+    assert revision_of(words) == digest(old)
+    assert revision_of(Metadata(title="A", tags=("b",), sound="song")) != revision_of(words)
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4), ARRAYS)

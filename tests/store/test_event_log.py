@@ -18,9 +18,9 @@ from store.event_log import CHUNK, EventLog, Verdict, events
 from store.journal import Journal
 from store.local_objects import LocalObjects
 from store.tombstones import PREFIX, digest_of
-from tests.store.test_catalogue import catalogue, postgresql
+from tests.store.test_catalogue import catalogue
 
-__all__ = ["catalogue", "postgresql"]
+__all__ = ["catalogue"]
 
 VIDEO = "ab" * 16
 
@@ -217,7 +217,7 @@ def test_a_forgotten_viewer_stays_away_and_may_come_back(catalogue: Catalogue, t
     log.add([old, event(user, 2000.0)])  # a clock that was ahead
     forget(log, objects, user, 1000.0)
     assert log.of(user) == []
-    assert log.held_of(user, 3000.0) == {"events": 0, "set_aside_events": 0}
+    assert log.held_of(user, 3000.0) == {"events": 0, "set_aside_events": 0, "picks": 0}
     states = [item.state for item in log.take([old, event(user, 1500.0), event(user, 2500.0), event(somebody(), 50.0)])]
     assert states == ["forgotten", "forgotten", "new", "new"], (
         "the tombstone reaches to the latest event that was there"

@@ -14,7 +14,6 @@ from store.catalogue import Catalogue, Video, videos
 from store.errors import InputError
 from store.filters import FIELDS, Compare, In, Joined, Node, Not, matches, parse, to_sql
 from store.records import MediaInfo, Metadata
-from tests.store.test_catalogue import postgresql  # noqa: F401 - a fixture
 
 REGIONS = ("DE", "de", "FR", "")
 TEXTS = ("cat", "Cat", "a cat's nap", 'say "meow"', "100%_x", "ü", "")

@@ -13,7 +13,6 @@ from store.catalogue import Catalogue, RunKey, Video
 from store.errors import InputError, ReelsenseError
 from store.jobs import ENCODING, Job, Jobs, Shard, Target, encoding_id
 from store.records import MediaInfo, Metadata
-from tests.store.test_catalogue import postgresql  # noqa: F401 - a fixture
 
 TARGET = Target(
     versions={"vision": "new-vision", "topics": "new-topics", "published": "new-published"},

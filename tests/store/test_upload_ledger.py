@@ -15,7 +15,7 @@ from store.upload_ledger import Load, Upload, UploadLedger
 from tests.store import test_catalogue
 
 # The same two databases.
-catalogue, postgresql = test_catalogue.catalogue, test_catalogue.postgresql
+catalogue = test_catalogue.catalogue
 
 
 def upload(user: str, length: int = 10) -> Upload:

@@ -106,6 +106,7 @@ def worker(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(60)
 
 
+@pytest.mark.slow
 @pytest.mark.models
 @pytest.mark.stack
 def test_messages_wait_for_a_worker_and_are_worked_off(settings: Settings, tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ def test_a_pause_holds_and_loses_nothing(site: Site, clip: Path) -> None:
     assert WorkerRegistry(site.catalogue).workers() == [], "one that left as it should is not listed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", ["valkey", pytest.param("rabbitmq", marks=pytest.mark.slow)], indirect=True)
 def test_a_drained_worker_finishes_and_leaves_and_a_prioritised_video_goes_first(site: Site, clip: Path) -> None:
     videos = add_many(site.settings, site.graph, clip, 12)

@@ -15,10 +15,11 @@ from store.artifacts import artifact_key
 from store.catalogue import Catalogue
 from store.errors import PassingError
 from store.objects import ObjectStore, open_objects
+from store.publications import published_between
 from store.settings import load_settings
-from store.vector_segments import Segment, VectorSegments, published_between
+from store.vector_segments import Segment, VectorSegments
 from tests.ranker.builders import VERSION, World, video_id
-from tests.store.servers import ACCESS_KEY, SECRET_KEY, moto_s3, rclone_s3
+from tests.store.servers import ACCESS_KEY, SECRET_KEY, moto_s3, new_database, rclone_s3
 from workers import vector_indexer
 from workers.vector_indexer import VectorIndexer
 
@@ -40,10 +41,11 @@ class Counted:
         return getattr(self.inner, name)
 
 
-@pytest.fixture(scope="module", params=["directory", "rclone", "moto"])
+@pytest.fixture(scope="module", params=["directory", "rclone", "moto", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "directory":
+    """Three stores; "postgresql" is a directory again, beside the other database."""
+    if request.param in ("directory", "postgresql"):
         yield open_objects(load_settings(data=folder))
         return
     with (rclone_s3 if request.param == "rclone" else moto_s3)(folder) as url:
@@ -59,7 +61,9 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def small(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def small(
+    store: ObjectStore, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
     """An empty catalogue over each store, with segments of at most four rows that are merged by twos."""
     for key in [item.key for folder in ("vectors/", "artifacts/") for item in store.list(folder)]:
         store.delete(key)
@@ -67,8 +71,12 @@ def small(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(vector_indexer, "WRITTEN_ROWS", 2)
     monkeypatch.setattr(vector_indexer, "MOST_ROWS", 4)
     monkeypatch.setattr(vector_indexer, "MERGED", 2)
-    catalogue = Catalogue(f"sqlite:///{tmp_path / 'catalogue.sqlite3'}")
-    return World(store, catalogue, VideoTable(store, catalogue, VERSION))  # type: ignore[arg-type]
+    url = f"sqlite:///{tmp_path / 'catalogue.sqlite3'}"
+    if request.node.callspec.params["store"] == "postgresql":
+        url = new_database(request.getfixturevalue("postgresql"))
+    catalogue = Catalogue(url)
+    yield World(store, catalogue, VideoTable(store, catalogue, VERSION))  # type: ignore[arg-type]
+    catalogue.close()
 
 
 def indexer(world: World) -> VectorIndexer:
