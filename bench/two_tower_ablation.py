@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def table(dataset: Dataset, settings: Settings, cold: Settings) -> dict[str, Any
 def main(wheel: str, data: str = str(DATA)) -> None:
     """Every data set of which there are settings."""
     chosen = json.loads((SETTINGS / "two_tower.json").read_text())
-    datasets = {
+    datasets: dict[str, Callable[[], Dataset]] = {
         "ml-100k/random": lambda: next(one for one in movielens_datasets(Path(wheel)) if one.split == "random"),
         "tiktok/given": lambda: tiktok_dataset(Path(data) / "tiktok"),
         "lastfm2k/given": lambda: lastfm_dataset(Path(data) / "lastfm2k"),

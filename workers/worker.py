@@ -102,9 +102,7 @@ def limit_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def run(
-    settings: Settings, queues: list[str], name: str, make: Callable[[Settings], Celery] | None = None
-) -> None:
+def run(settings: Settings, queues: list[str], name: str, make: Callable[[Settings], Celery] | None = None) -> None:
     """Serve `queues` until told to stop (SIGTERM: finish the stage at hand, then leave). `make` makes an application
     with other tasks than the stages."""
     from celery.utils.nodenames import host_format

@@ -111,17 +111,20 @@ class TowerNetwork(nn.Module):
         # n ** (power of history) and the strength of content: exp(first + second * log(1 + n)).
         self.strength = nn.Parameter(torch.tensor([1.0, 0.0]))
         self.worth = nn.Parameter(torch.zeros(()))
-        self.maps: Mapping[str, nn.Linear] = nn.ModuleDict()  # type: ignore[assignment]
-        self.looks: Mapping[str, nn.Linear] = nn.ModuleDict()  # type: ignore[assignment]
+        maps: dict[str, nn.Linear] = {}
+        looks: dict[str, nn.Linear] = {}
         self.attend = nn.ParameterDict()
         for place, name in enumerate(self.modalities):
             rows = features[name].float()
             self.register_buffer(f"features_{name}", rows)
             self.present[:, place] = (rows != 0).any(dim=1).float()
             here = min(width, rows.shape[1])
-            self.maps[name] = nn.Linear(rows.shape[1], here)
-            self.looks[name] = nn.Linear(dim, here)
+            maps[name] = nn.Linear(rows.shape[1], here)
+            looks[name] = nn.Linear(dim, here)
             self.attend[name] = nn.Parameter(0.1 * torch.randn(interests, here))
+        # A ModuleDict is a mapping of what was put in, which its type does not say.
+        self.maps: Mapping[str, nn.Linear] = nn.ModuleDict(maps)  # type: ignore[assignment]
+        self.looks: Mapping[str, nn.Linear] = nn.ModuleDict(looks)  # type: ignore[assignment]
         # The logit of a modality: how much of one mind the history is in it, and whose history it is.
         self.agreement = nn.Parameter(torch.zeros(len(self.modalities)))
         self.taste = nn.Linear(dim, max(1, len(self.modalities)))
@@ -129,7 +132,7 @@ class TowerNetwork(nn.Module):
         with torch.no_grad():
             for queries in (self.attention, *self.attend.values()):
                 queries[0] = 0
-        for layer in [*self.looks.values(), self.taste]:
+        for layer in [*looks.values(), self.taste]:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
