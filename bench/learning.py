@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from bench.learning_fit import HYBRID, SPLITS, Fit, done, fit_of, stochastic
+from bench.learning_fit import HYBRID, SEQUENCES, SPLITS, Fit, done, fit_of, stochastic
 from bench.results import write
 from ranker.assessing import MAIN
 from ranker.evaluation import difference, interval
@@ -32,7 +33,11 @@ from store.errors import ReelsenseError
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 SETTINGS = Path(__file__).parent / "learning_settings"
+# What others' programs reached on the same splits, in an environment of their own: what a row is held against.
+PEERS = Path(__file__).parent / "learning_peers.json"
 WORK = platformdirs.user_cache_path("reelsense") / "learning"
+# The row that models of sequences have to beat.
+FADING = "ease_fading"
 SEEDS = 3
 TOGETHER = 2
 
@@ -151,21 +156,44 @@ def mean_each(fits: Sequence[Fit], work: Path) -> dict[str, Any]:
 
 
 def document_of(fits: Sequence[Fit], work: Path) -> dict[str, Any]:
-    """{dataset: {split: {model: row}}} of all that is done; the hybrid's row says by how much it is ahead of the best
-    single one by validation, viewer by viewer."""
+    """{dataset: {split: {model: row}}} of all that is done. Rows with a `peer` say whether it lies within their
+    interval or below. The hybrid's row says by how much it is ahead of every single one, viewer by viewer, and
+    which of those validation likes best (`best_single`); rows of sequences, of EASE on a fading history."""
     found: dict[str, Any] = {}
+    peers = json.loads(PEERS.read_text())
     kept = [fit for fit in fits if done(work / fit.folder, fit.mark())]
     for dataset, split in dict.fromkeys((fit.dataset, fit.split) for fit in kept):
         here = [fit for fit in kept if (fit.dataset, fit.split) == (dataset, split)]
         by_name = {name: [fit for fit in here if fit.name == name] for name in dict.fromkeys(fit.name for fit in here)}
         rows = {name: row_of(group, work) for name, group in by_name.items()}
-        if HYBRID in rows and len(rows) > 1:
-            alone = max((name for name in rows if name != HYBRID), key=lambda name: rows[name]["validation_ndcg@10"])
-            ours, theirs = mean_each(by_name[HYBRID], work), mean_each(by_name[alone], work)
-            rows[HYBRID]["ahead_of"] = {alone: {key: difference(ours[key], theirs[key]) for key in MAIN}}
+        each = {name: mean_each(group, work) for name, group in by_name.items()}
+        singles = [name for name in rows if name != HYBRID]
+        if HYBRID in rows and singles:
+            rows[HYBRID]["best_single"] = max(singles, key=lambda name: rows[name]["validation_ndcg@10"])
+            rows[HYBRID]["ahead_of"] = {name: _gains(each[HYBRID], each[name]) for name in singles}
+        for name in (name for name in SEQUENCES if name in singles and FADING in singles):
+            rows[name]["ahead_of"] = {FADING: _gains(each[name], each[FADING])}
+        for name, peer in peers.get(f"{dataset}/{split}", {}).items():
+            if name in rows:
+                rows[name]["peer"] = peer | held_against(rows[name], each[name], peer)
         order = sorted(rows, key=lambda name: (name == HYBRID, rows[name]["ndcg@10"]))
         found.setdefault(dataset, {})[split] = {name: rows[name] for name in order}
     return found
+
+
+def _gains(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """By metric, how much the one is ahead of the other."""
+    return {key: difference(ours[key], theirs[key]) for key in MAIN}
+
+
+def held_against(row: Mapping[str, Any], each: Mapping[str, Any], peer: Mapping[str, Any]) -> dict[str, Any]:
+    """`reached`: whether the peer's figure lies within the row's interval or below it. An error has no interval over
+    viewers: there it must not be larger."""
+    if "rmse" in peer:
+        return {"reached": row.get("rmse", math.inf) <= peer["rmse"]}
+    metric = next(name for name in peer if name in each)
+    low, high = interval(each[metric])
+    return {"interval95": [round(low, 4), round(high, 4)], "reached": bool(high >= peer[metric])}
 
 
 def _by_seed(fits: Sequence[Fit], work: Path) -> list[Any]:

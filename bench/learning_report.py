@@ -11,6 +11,7 @@ from bench.learning_fit import HYBRID, NEW_VIDEOS
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, PLOT = DOCS / "learning.md", DOCS / "learning.svg"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+PEER_METRICS = ("ndcg@10", "recall@10", "recall@20", "rmse")
 TITLES = {
     "random": "random 8:1:1 of each viewer",
     "leave_last_out": "leave last out",
@@ -38,12 +39,16 @@ def tables(document: Mapping[str, Any]) -> str:
         for split, rows in splits.items():
             first = next(iter(rows.values()))
             parts.append(f"### {dataset}: {TITLES[split]} ({first['viewers']} viewers)\n")
-            parts.append("| model | NDCG@10 (95 %) | Recall@10 | NDCG@20 | Recall@20 | coverage@10 | fit, CPU s |")
-            parts.append("|---|---|---|---|---|---|---|")
+            parts.append(
+                "| model | NDCG@10 (95 %) | Recall@10 | NDCG@20 | Recall@20 | coverage@10 | fit, CPU s | peer |"
+            )
+            parts.append("|---|---|---|---|---|---|---|---|")
             parts += [_line(name, row) for name, row in rows.items()]
             parts.append("")
             if HYBRID in rows:
                 parts += [_of_hybrid(rows[HYBRID]), ""]
+            if told := _of_sequences(rows):
+                parts += [told, ""]
             if any("groups" in row for row in rows.values()):
                 parts += [_groups(rows), ""]
     return "\n".join(parts)
@@ -59,6 +64,7 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
         *(f"{row[key]:.4f}" for key in ("recall@10", "ndcg@20", "recall@20")),
         f"{row['beyond']['coverage@10']:.2f}",
         f"{row['fit_cpu_seconds']:.1f}",
+        _peer(row),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -74,12 +80,39 @@ def _of_hybrid(row: Mapping[str, Any]) -> str:
         for name, values in sorted(weights.items(), key=lambda item: -max(item[1]))
         if max(values) > 0
     )
-    told = f"The hybrid is {named}."
-    for alone, gains in row.get("ahead_of", {}).items():
-        gain = gains["ndcg@10"]
-        low, high = gain["interval95"]
-        told += f" Ahead of {alone} in NDCG@10 by {gain['mean']:+.4f} ({low:+.4f} to {high:+.4f}), viewer by viewer."
-    return told
+    told = f"The hybrid is {named}. Ahead in NDCG@10, viewer by viewer, of {_ahead(row, row['best_single'])}, which"
+    told += " validation likes best of the single ones"
+    gains = {name: gain["ndcg@10"] for name, gain in row["ahead_of"].items()}
+    unclear = sorted(name for name, gain in gains.items() if gain["interval95"][0] <= 0)
+    return f"{told}; not clearly ahead of {', '.join(unclear)}." if unclear else f"{told}; clearly ahead of every one."
+
+
+def _of_sequences(rows: Mapping[str, Any]) -> str:
+    """How far the models of sequences are ahead of what they have to beat."""
+    told = [
+        f"{name} of {_ahead(row, other)}"
+        for name, row in rows.items()
+        if name != HYBRID
+        for other in row.get("ahead_of", {})
+    ]
+    return f"Ahead in NDCG@10, viewer by viewer: {'; '.join(told)}." if told else ""
+
+
+def _ahead(row: Mapping[str, Any], other: str) -> str:
+    gain = row["ahead_of"][other]["ndcg@10"]
+    low, high = gain["interval95"]
+    return f"{other} by {gain['mean']:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _peer(row: Mapping[str, Any]) -> str:
+    """What others reached, whether we did, and their CPU seconds where they are known."""
+    peer = row.get("peer")
+    if peer is None:
+        return ""
+    metric = next(name for name in PEER_METRICS if name in peer)
+    cost = f", {peer['cpu_seconds']:g} CPU s" if "cpu_seconds" in peer else ""
+    own = f" (ours {row[metric]:.4f})" if metric == "rmse" else ""
+    return f"{'reached' if peer['reached'] else '**missed**'}: {metric} {peer[metric]:.4f}{own}, {peer['of']}{cost}"
 
 
 def _groups(rows: Mapping[str, Any]) -> str:

@@ -11,10 +11,10 @@ import pytest
 from scipy import sparse
 
 from bench import learning_report
-from bench.learning import document_of, hybrids, planned
+from bench.learning import PEERS, SETTINGS, document_of, held_against, hybrids, planned
 from bench.learning_blend import blend
 from bench.learning_data import Dataset
-from bench.learning_fit import Fit, done, fit_new_videos, fit_of, fit_split, sources_of
+from bench.learning_fit import SPLITS, Fit, done, fit_new_videos, fit_of, fit_split, sources_of
 from ranker.models.training_data import ActLog, Content, TrainingData
 from ranker.splits import leave_last_out
 
@@ -126,7 +126,13 @@ def test_rows_are_fitted_blended_gathered_and_shown(
         assert {"light", "heavy"} & set(row["groups"])
     assert rows["hybrid"]["fit_cpu_seconds"] >= rows["hybrid"]["blend_cpu_seconds"]
     assert rows["hybrid"]["settings"]["candidates"] == 20
-    assert next(iter(rows["hybrid"]["ahead_of"].values())).keys() == {"ndcg@10", "recall@10", "ndcg@20", "recall@20"}
+    assert rows["hybrid"]["ahead_of"].keys() == {"popularity", "item_knn", "ease_recent"}
+    assert rows["hybrid"]["ahead_of"]["item_knn"].keys() == {"ndcg@10", "recall@10", "ndcg@20", "recall@20"}
+    best = max(fits, key=lambda fit: rows[fit.name]["validation_ndcg@10"])
+    assert rows["hybrid"]["best_single"] == best.name
+    # Of two tastes that are easily told apart anybody reaches what others have on real behaviour.
+    assert rows["item_knn"]["peer"]["reached"] is True
+    assert "peer" not in rows["ease_recent"]
     page = tmp_path / "learning.md"
     page.write_text(f"before\n{learning_report.BEGIN}\nold\n{learning_report.END}\nafter\n")
     monkeypatch.setattr(learning_report, "PAGE", page)
@@ -139,6 +145,23 @@ def test_rows_are_fitted_blended_gathered_and_shown(
     assert "The hybrid is " in text
     learning_report.write_table(document)
     assert page.read_text() == text
+
+
+def test_a_peer_is_reached_within_the_interval_alone() -> None:
+    each = {"ndcg@10": np.linspace(0.0, 1.0, 200)}
+    row = {"ndcg@10": 0.5, "rmse": 0.91}
+    assert held_against(row, each, {"of": "a", "ndcg@10": 0.53})["reached"] is True
+    assert held_against(row, each, {"of": "a", "ndcg@10": 0.6})["reached"] is False
+    assert held_against(row, each, {"of": "a", "rmse": 0.92})["reached"] is True
+    assert held_against(row, each, {"of": "a", "rmse": 0.9})["reached"] is False
+    assert held_against({}, each, {"of": "a", "rmse": 0.9})["reached"] is False
+
+
+def test_peers_are_of_rows_that_are_fitted() -> None:
+    fits = {(f"{fit.dataset}/{fit.split}", fit.name) for fit in planned(SETTINGS, list(SPLITS), [], 1)}
+    fits |= {(place, "hybrid") for place, _ in fits}
+    for place, rows in json.loads(PEERS.read_text()).items():
+        assert {(place, name) for name in rows} <= fits
 
 
 def test_new_videos_are_ranked_by_what_validation_chose(tmp_path: Path) -> None:
