@@ -28,6 +28,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 from bench.recall_data import Split, movielens_splits, tiktok_split
 from bench.results import write
 from ranker import item_item
+from ranker.assessing import MAIN
 from ranker.evaluation import Integers, Measured, Scorer, difference, measure
 from ranker.item_item import ItemItemConfig
 from ranker.similar_viewers import SimilarViewers, SimilarViewersConfig
@@ -157,13 +158,18 @@ def tested(split: Split, score: Scorer) -> Measured:
     return measure(score, split.test.matrix, split.train.matrix + split.valid.matrix)
 
 
-def together(split: Split, rows: dict[str, Row]) -> Row:
+def scaled_scores(split: Split, rows: dict[str, Row]) -> dict[str, Scores]:
+    """What each source says to those who have something in validation, as `scaled_by_largest` makes it."""
+    viewers = np.flatnonzero(np.diff(split.valid.matrix.indptr)).astype(np.int64)
+    return {name: scaled_by_largest(row.score, split.train.matrix, viewers) for name, row in rows.items()}
+
+
+def together(split: Split, rows: dict[str, Row], scaled: dict[str, Scores]) -> Row:
     """A weighted sum of the sources, each by its viewer's largest score; weights by coordinate search on validation."""
     started = time.process_time()
     names = list(rows)
     held = split.valid.matrix
     viewers = np.flatnonzero(np.diff(held.indptr)).astype(np.int64)
-    scaled = {name: scaled_by_largest(rows[name].score, split.train.matrix, viewers) for name in names}
 
     def judged(weights: dict[str, float]) -> float:
         total = np.zeros((len(viewers), held.shape[1]), np.float32)
@@ -206,9 +212,16 @@ def scaled_by_largest(score: Scorer, seen: Any, viewers: Integers) -> Scores:
 
 
 def table(split: Split) -> dict[str, Any]:
-    """The rows of one split, and by how much all sources together are ahead of the best single one."""
+    """The rows of one split, by how much all sources together are ahead of the best single one, and what each source
+    adds: all together against all but that one, with weights searched anew."""
     rows = chosen(split)
-    rows["together"] = together(split, rows)
+    scaled = scaled_scores(split, rows)
+    whole = together(split, rows, scaled)
+    without = {
+        left_out: together(split, {name: row for name, row in rows.items() if name != left_out}, scaled)
+        for left_out in whole.settings["weights"]
+    }
+    rows["together"] = whole
     alone = max((name for name in rows if name != "together"), key=lambda name: rows[name].validation)
     document: dict[str, Any] = {
         "viewers": len(rows["together"].test.viewers),
@@ -222,8 +235,12 @@ def table(split: Split) -> dict[str, Any]:
             for name, row in rows.items()
         },
         f"together - {alone}": {
-            metric: difference(rows["together"].test.each[metric], rows[alone].test.each[metric])
-            for metric in ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
+            metric: difference(rows["together"].test.each[metric], rows[alone].test.each[metric]) for metric in MAIN
+        },
+        "together - without": {
+            name: {metric: difference(whole.test.each[metric], row.test.each[metric]) for metric in MAIN}
+            | {"validation_ndcg@10": round(whole.validation - row.validation, 4)}
+            for name, row in without.items()
         },
     }
     for name, row in rows.items():
