@@ -1,7 +1,7 @@
-"""What each part of the two towers is worth: `python -m bench.two_tower_ablation WHEEL [DATA]` writes
-learning_settings/two_tower_ablation.json.
+"""What each part of the two towers is worth: `python -m bench.two_tower_ablation WHEEL [DATA] [DATASET/SPLIT ...]` writes
+results/two_tower_ablation.json.
 
-WHEEL and DATA as in `bench.recall`. Each row is the chosen setting of `learning_settings/two_tower.json` with one part
+WHEEL and DATA as in `bench.recall`; of the data sets named, or of all. Each row is the chosen setting of `learning_settings/two_tower.json` with one part
 taken away, learnt again with early stopping by validation, and measured on validation and test; new videos likewise,
 on `bench.new_videos`' tasks. Nothing is chosen here, so that test is only looked at. The popularity correction exists
 for rivals out of the batch: its rows are learnt with those.
@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.learning_data import Dataset, judge_of, lastfm_dataset, movielens_datasets, tiktok_dataset
 from bench.new_videos import judge_of_new, measure_new, new_video_tasks
-from bench.results import machine
+from bench.results import write
 from ranker.evaluation import Measured, measure
 from ranker.models.model import Run
 from ranker.models.two_tower import TwoTower
@@ -91,24 +91,20 @@ def table(dataset: Dataset, settings: Settings, cold: Settings) -> dict[str, Any
     return rows
 
 
-def main(wheel: str, data: str = str(DATA)) -> None:
-    """Every data set of which there are settings."""
+def main(wheel: str, data: str = str(DATA), *only: str) -> None:
+    """Every data set of which there are settings, or those named."""
     chosen = json.loads((SETTINGS / "two_tower.json").read_text())
     datasets: dict[str, Callable[[], Dataset]] = {
         "ml-100k/random": lambda: next(one for one in movielens_datasets(Path(wheel)) if one.split == "random"),
         "tiktok/given": lambda: tiktok_dataset(Path(data) / "tiktok"),
         "lastfm2k/given": lambda: lastfm_dataset(Path(data) / "lastfm2k"),
     }
-    found = {
-        name: table(make(), chosen[name], chosen.get(f"{name}/new", chosen[name])) for name, make in datasets.items()
-    }
-    document = {
-        "made": "python -m bench.two_tower_ablation WHEEL DATA: each row learnt anew with one part taken away from "
-        "learning_settings/two_tower.json, early stopping by validation NDCG@10, one seed",
-        "machine": machine(),
-        "rows": found,
-    }
-    (SETTINGS / "two_tower_ablation.json").write_text(json.dumps(document, indent=1) + "\n")
+    rows: dict[str, Any] = {}
+    for name, make in datasets.items():
+        if not only or name in only:
+            cold = chosen.get(f"{name.partition('/')[0]}/new_videos", chosen[name])
+            rows[name] = table(make(), chosen[name], cold)
+            print(write("two_tower_ablation", {"seeds": 1, "rows": rows}), flush=True)
 
 
 if __name__ == "__main__":
