@@ -1,10 +1,10 @@
-"""What each part of the two towers is worth: `python -m bench.two_tower_ablation WHEEL [DATA] [DATASET/SPLIT ...]` writes
-results/two_tower_ablation.json.
+"""What each part of the two towers is worth: `python -m bench.two_tower_ablation WHEEL [DATA] [DATASET/SPLIT ...]`
+writes results/two_tower_ablation.json.
 
-WHEEL and DATA as in `bench.recall`; of the data sets named, or of all. Each row is the chosen setting of `learning_settings/two_tower.json` with one part
-taken away, learnt again with early stopping by validation, and measured on validation and test; new videos likewise,
-on `bench.new_videos`' tasks. Nothing is chosen here, so that test is only looked at. The popularity correction exists
-for rivals out of the batch: its rows are learnt with those.
+WHEEL and DATA as in `bench.recall`; of the data sets named, or of all. Each row is the chosen setting of
+`learning_settings/two_tower.json` with one part taken away, learnt again with early stopping by validation, and
+measured on validation and test; new videos likewise, on `bench.new_videos`' tasks. Nothing is chosen here, so that test
+is only looked at. The popularity correction exists for rivals out of the batch: its rows are learnt with those.
 """
 
 from __future__ import annotations
