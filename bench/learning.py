@@ -106,7 +106,9 @@ def run_all(fits: Sequence[Fit], wheel: Path, data: Path, work: Path) -> list[st
             for entry in [entry for entry in running if entry[1].poll() is not None]:
                 running.remove(entry)
                 fit, child, started = entry
-                told = f"{fit.folder} after {time.perf_counter() - started:.0f} s"
+                elapsed = time.perf_counter() - started
+                (work / fit.folder / "elapsed.txt").write_text(f"{elapsed:.1f}\n")
+                told = f"{fit.folder} after {elapsed:.0f} s"
                 if child.returncode:
                     end = (work / fit.folder / "log.txt").read_text(errors="replace").splitlines()[-3:]
                     failed.append(f"{fit.folder}: {' / '.join(end)}")
@@ -234,7 +236,6 @@ def main() -> int:
     fits = planned(given.settings, names, given.only, given.seeds)
     if given.dataset:
         fits = [fit for fit in fits if fit.dataset in given.dataset or f"{fit.dataset}/{fit.split}" in given.dataset]
-    started = time.perf_counter()
     where = given.wheel.resolve(), given.data.resolve(), given.work.resolve()
     failed = run_all(fits, *where)
     kept = [fit for fit in fits if done(given.work / fit.folder, fit.mark())]
@@ -249,7 +250,9 @@ def main() -> int:
     if not given.no_write:
         from bench.learning_report import draw, write_table
 
-        minutes = round((time.perf_counter() - started) / 60, 1)
+        # Of a run that was cut, too: what all its fits took, two at a time.
+        took = [float((given.work / fit.folder / "elapsed.txt").read_text()) for fit in (*kept, *blended)]
+        minutes = round(sum(took) / TOGETHER / 60, 1)
         print(write("learning", document | {"minutes": minutes, "failed": failed}), flush=True)
         print(write_table(document), flush=True)
         print(draw(document), flush=True)
