@@ -6,7 +6,7 @@ autoencoders for sparse data", eq. 8).
 
 With a fading history the matrix stays the same and only what the viewer watched last weighs more when he is scored: B
 says what goes together, and what goes with *now* is asked of it. On MovieLens-100K with the last act of each viewer
-left out that beats every sequence model we know of.
+left out that is ahead of the sequence models of others, which is why ours are held against it (docs/learning.md).
 
 Who was not in training is scored by his log like everybody else, who has none by popularity. A new video scores 0.
 """
