@@ -195,12 +195,25 @@ def until(ask, seconds: float):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_train_the_same_ranker_as_one(reelsense: ReelSense) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("bpr", "dim=4"),
+        ("svdpp", "dim=4"),
+        ("lightgcn", "dim=4"),
+        ("two_tower", "dim=8"),
+        ("sasrec", "dim=8"),
+        ("gru", "dim=8"),
+    ],
+    ids=lambda given: given[0],
+)
+def test_two_processes_of_torchrun_train_the_same_ranker_as_one(reelsense: ReelSense, given: tuple[str, str]) -> None:
+    name, size = given
     told: list[dict[str, object]] = []
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "-m", "app.cli", "train", "ranker"]
-        command += ["--model", "bpr", "--seed", "1", "--set", "epochs=8", "--set", "dim=4", "--set", "shards=2"]
+        command += ["--model", name, "--seed", "1", "--set", "epochs=4", "--set", size, "--set", "shards=2"]
         ran = subprocess.run(
             [*command, "--json", "--data", str(reelsense.settings.data)],
             capture_output=True,
