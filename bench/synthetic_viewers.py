@@ -234,7 +234,9 @@ def settings_of() -> dict[str, Any]:
     return {
         "inputs": INPUTS,
         "holdout": "folds",
-        "learning": {"epochs": 20, "batch": 512, "learning_rate": 2e-3, "weight_decay": 1e-2, "patience": 4},
+        "epochs": 20,
+        "learning_rate": 2e-3,
+        "patience": 4,
     }
 
 

@@ -92,11 +92,15 @@ class MultiTask:
         self._last: tuple[ActLog, ViewerFacts] | None = None
         self._kept: dict[tuple[int, bytes], _Candidates] | None = None
 
+    @property
+    def members(self) -> dict[str, Model]:
+        """The fitted inputs, by label."""
+        return dict(zip(self.config.inputs, self._inputs, strict=True)) if self._inputs else {}
+
     def _make_inputs(self) -> list[Model]:
         made = []
-        for name in self.config.inputs:
-            settings = self.config.input_settings.get(name, {})
-            maker: Any = self._classes.get(name)
+        for label, (name, settings) in self.config.made_of().items():
+            maker: Any = self._classes.get(label)
             made.append(make_model(name, settings) if maker is None else maker(**settings))
         return made
 
@@ -110,12 +114,12 @@ class MultiTask:
         self._durations = durations_of(data.content)
         self._norms = watch_norms(log, self._durations)
         outcomes = outcomes_of(log, self._norms, self._durations)
-        fold = held_back(outcomes, config.holdout, config.folds, config.held_share, config.learning.seed)
+        fold = held_back(outcomes, config.holdout, config.folds, config.held_share, config.seed)
         examples = gathered(
             data, outcomes, fold, content, self._make_inputs,
-            drawn=config.drawn, hard=config.hard, most=config.most, seed=config.learning.seed,
+            drawn=config.drawn, hard=config.hard, most=config.most, seed=config.seed,
         )  # fmt: skip
-        stream = np.random.Generator(np.random.PCG64(seed_of(config.learning.seed, 3)))
+        stream = np.random.Generator(np.random.PCG64(seed_of(config.seed, 3)))
         held = stream.random(len(examples)) < config.valid_share
         train, valid = examples[~held], examples[held]
         self.heads, left = learnable(train)
@@ -126,7 +130,7 @@ class MultiTask:
                 hint="Take in more events, of more kinds, first.",
             )
         self._inputs = self._make_inputs()
-        reports = {model.name: model.fit(TrainingData(log, content)) for model in self._inputs}
+        reports = {label: model.fit(TrainingData(log, content)) for label, model in self.members.items()}
         self._facts = VideoFacts.of(outcomes, log.n_videos)
         self._known_viewers = np.bincount(train.viewers, minlength=log.n_viewers) > 0
         self._tags = np.concatenate(
@@ -142,8 +146,8 @@ class MultiTask:
             learnt = learn(
                 network,
                 lessons[0].loss,
-                lambda epoch: shuffled(len(train), config.learning.seed, epoch),
-                config.learning,
+                lambda epoch: shuffled(len(train), config.seed, epoch),
+                config,
                 run,
                 judge or (lambda: -lessons[1].plain_loss()),
                 (config.model_dump(mode="json"), _digest(log)),
@@ -163,7 +167,7 @@ class MultiTask:
 
     def _network_of(self, n_features: int) -> TaskNetwork:
         config = self.config
-        torch.manual_seed(seed_of(config.learning.seed, 4))
+        torch.manual_seed(seed_of(config.seed, 4))
         return TaskNetwork(
             n_viewers=len(self._known_viewers),
             n_videos=len(self._facts.had),
@@ -328,7 +332,7 @@ class MultiTask:
         return sorted(reasons, key=lambda reason: -reason.share)
 
     def arrays(self) -> Arrays:
-        """Those of the inputs are named `input.NAME.*`."""
+        """Those of the inputs are named `input.LABEL.*`."""
         if self._network is None:
             raise ValueError("the model is not fitted")
         found: Arrays = {
@@ -344,8 +348,8 @@ class MultiTask:
         found |= {f"network.{name}": tensor.numpy() for name, tensor in self._network.state_dict().items()}
         for head, calibration in self._calibrations.items():
             found |= {f"calibration.{head}.{name}": array for name, array in calibration.arrays().items()}
-        for model in self._inputs:
-            found |= {f"input.{model.name}.{name}": array for name, array in model.arrays().items()}
+        for label, member in self.members.items():
+            found |= {f"input.{label}.{name}": array for name, array in member.arrays().items()}
         return found
 
     @classmethod
@@ -370,10 +374,8 @@ class MultiTask:
             network.eval()
             model._network = network
             model._inputs = [
-                model_class(name).from_arrays(
-                    model.config.input_settings.get(name, {}), _under(arrays, f"input.{name}")
-                )
-                for name in model.config.inputs
+                model_class(name).from_arrays(settings, _under(arrays, f"input.{label}"))
+                for label, (name, settings) in model.config.made_of().items()
             ]
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise ModelError(
