@@ -4,7 +4,7 @@ It stands on top of other models. Their scores, made comparable, are features be
 moment (`ranker.models.task_features`); a network (`task_network`: shared bottom or MMoE) gives a logit for each head
 
     view, finish, like, share, follow, not_interested      probabilities, calibrated
-    watch                                                  the expected quantile of the watch time, 0..1
+    watch                                                  the expected quantile of the watch time, 0..1, likewise
 
 and all but the first are of videos that were taken up: P(view) P(head | view), as in ESMM (Ma et al., SIGIR 2018), so
 that a head learns from every view and is no judge of what the viewer was never shown. P(view) is against videos that
@@ -50,7 +50,6 @@ from ranker.models.task_features import (
 )
 from ranker.models.task_network import TaskNetwork
 from ranker.models.task_outcomes import (
-    BINARY,
     HEADS,
     durations_of,
     outcomes_of,
@@ -255,7 +254,9 @@ class MultiTask:
             self._kept[key] = found
         return found
 
-    def _probabilities(self, features: Float32, viewers: Integers, videos: Integers) -> dict[str, Float64]:
+    def _probabilities(
+        self, features: Float32, viewers: Integers, videos: Integers, calibrated: bool = True
+    ) -> dict[str, Float64]:
         """float64 [n] by head; `viewers` and `videos` as in the log."""
         network = self._network
         if network is None:
@@ -270,14 +271,17 @@ class MultiTask:
                 embedded = network.embedded(viewer, video, tags)
                 logits.append(network(torch.from_numpy(features[part]), embedded).double().numpy())
         whole = np.concatenate(logits) if logits else np.zeros((0, len(self.heads)))
+        plain = Calibration()
         return {
-            head: self._calibrations[head](whole[:, place]) if head in BINARY else sigmoid(whole[:, place])
+            head: (self._calibrations[head] if calibrated else plain)(whole[:, place])
             for place, head in enumerate(self.heads)
         }
 
-    def predict(self, log: ActLog, viewers: Integers, videos: Integers) -> dict[str, Float64]:
+    def predict(
+        self, log: ActLog, viewers: Integers, videos: Integers, *, calibrated: bool = True
+    ) -> dict[str, Float64]:
         """float64 [n] of each head that was learnt, for n pairs of a viewer (row of the log) and a video: view as
-        P(view), the others given the view."""
+        P(view), the others given the view; on request as the network has it, before calibration."""
         some, row = np.unique(viewers, return_inverse=True)
         found = {head: np.zeros(len(viewers)) for head in self.heads}
         for start in range(0, len(some), VIEWERS_AT_ONCE):
@@ -285,7 +289,7 @@ class MultiTask:
             pairs = np.flatnonzero((row >= start) & (row < start + VIEWERS_AT_ONCE))
             asked = self._asked(log, these)
             features = self._block(log, these, row[pairs] - start, videos[pairs], asked)
-            for head, values in self._probabilities(features, viewers[pairs], videos[pairs]).items():
+            for head, values in self._probabilities(features, viewers[pairs], videos[pairs], calibrated).items():
                 found[head][pairs] = values
         return found
 
