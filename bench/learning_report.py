@@ -23,12 +23,16 @@ TITLES = {
 
 def write_table(document: Mapping[str, Any]) -> Path:
     """Put the tables between the markers of the page, which says the rest."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    if not rest or END not in text:
-        raise ValueError(f"{PAGE} lacks its markers {BEGIN} and {END}")
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(document)}\n{END}{after}")
+    return put(tables(document), BEGIN, END)
+
+
+def put(text: str, begin: str, end: str) -> Path:
+    """Put `text` between two markers of the page, in the place of what stands there."""
+    before, _, rest = PAGE.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{PAGE} lacks its markers {begin} and {end}")
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
     return PAGE
 
 

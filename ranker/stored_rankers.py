@@ -30,6 +30,7 @@ from store.objects import ObjectStore
 
 # Of each model the arrays that have a row for each viewer, and the sparse matrices (`histories.packed`) that do; both
 # empty where it holds sums over viewers alone. Of a model that is not named here nobody knows, so it cannot be cleaned.
+# Those of the models that a model is made of (`MEMBERS`) are not repeated.
 VIEWER_ARRAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "popularity": ((), ()),
     "item_knn": ((), ()),
@@ -41,13 +42,18 @@ VIEWER_ARRAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gru": ((), ()),
     "sasrec": ((), ()),
     "sasrec_content": ((), ()),
+    "two_tower": ((), ()),
+    "hybrid": ((), ()),
     "bpr": (("own",), ()),
     "lightgcn": (("own",), ()),
     "svdpp": (("own", "viewer_bias"), ()),
     "fm": (("own",), ()),
+    "multitask": (("known_viewers", "network.viewer.weight"), ()),
     "walk": ((), ("cells",)),
     "knowledge_graph": ((), ("cells",)),
 }
+# What stands before the names of the arrays of a member, by its label, in models that have `members`.
+MEMBERS = {"hybrid": "{}/", "multitask": "input.{}."}
 PARTS = ("safetensors", "ids.json", "viewers.json", "md", "json")
 
 
@@ -230,21 +236,19 @@ def without(ranker: StoredRanker, users: Collection[str]) -> StoredRanker | None
 
 
 def viewer_arrays(model: Model) -> tuple[list[str], list[str]] | None:
-    """The names of the arrays, and of the sparse matrices, in which each viewer has a row; None where that is not
-    known. A hybrid has those of its members, under their labels."""
-    if model.name == "hybrid":
-        found: tuple[list[str], list[str]] = ([], [])
-        for label, member in getattr(model, "members").items():  # noqa: B009 - no other model has members
-            own = viewer_arrays(member)
-            if own is None:
-                return None
-            for names, more in zip(found, own, strict=True):
-                names += [f"{label}/{name}" for name in more]
-        return found
+    """The names of the arrays, and of the sparse matrices, in which each viewer has a row, those of its members among
+    them; None where that is not known."""
     if model.name not in VIEWER_ARRAYS:
         return None
     rows, cells = VIEWER_ARRAYS[model.name]
-    return list(rows), list(cells)
+    found = list(rows), list(cells)
+    for label, member in getattr(model, "members", {}).items():
+        own = viewer_arrays(member)
+        if own is None:
+            return None
+        for names, more in zip(found, own, strict=True):
+            names += [MEMBERS[model.name].format(label) + name for name in more]
+    return found
 
 
 def _json(value: Any) -> bytes:

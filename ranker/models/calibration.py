@@ -63,14 +63,14 @@ def sigmoid(logits: npt.NDArray[Any]) -> Float64:
 
 
 def calibrate(logits: npt.NDArray[Any], labels: npt.NDArray[Any], method: Method) -> Calibration:
-    """The best calibration of its kind for examples, float [n] and 0 or 1 [n]. With one class only nothing can be
-    learnt, and the logits stay what they are."""
+    """The best calibration of its kind for examples, float [n] and labels [n], which are 0 or 1, or shares between.
+    With one label only nothing can be learnt, and the logits stay what they are."""
     z, y = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
     if method == "none" or len(y) == 0 or y.min() == y.max():
         return Calibration()
     if method == "isotonic":
         return _isotonic(z, y)
-    if method == "platt":
+    if method == "platt" and np.isin(y, (0, 1)).all():
         right, wrong = float((y > 0.5).sum()), float((y <= 0.5).sum())
         # Platt's targets: as if one more example of either class had been seen.
         y = np.where(y > 0.5, (right + 1) / (right + 2), 1 / (wrong + 2))

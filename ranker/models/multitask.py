@@ -4,7 +4,7 @@ It stands on top of other models. Their scores, made comparable, are features be
 moment (`ranker.models.task_features`); a network (`task_network`: shared bottom or MMoE) gives a logit for each head
 
     view, finish, like, share, follow, not_interested      probabilities, calibrated
-    watch                                                  the expected quantile of the watch time, 0..1
+    watch                                                  the expected quantile of the watch time, 0..1, likewise
 
 and all but the first are of videos that were taken up: P(view) P(head | view), as in ESMM (Ma et al., SIGIR 2018), so
 that a head learns from every view and is no judge of what the viewer was never shown. P(view) is against videos that
@@ -50,7 +50,6 @@ from ranker.models.task_features import (
 )
 from ranker.models.task_network import TaskNetwork
 from ranker.models.task_outcomes import (
-    BINARY,
     HEADS,
     durations_of,
     outcomes_of,
@@ -92,11 +91,15 @@ class MultiTask:
         self._last: tuple[ActLog, ViewerFacts] | None = None
         self._kept: dict[tuple[int, bytes], _Candidates] | None = None
 
+    @property
+    def members(self) -> dict[str, Model]:
+        """The fitted inputs, by label."""
+        return dict(zip(self.config.inputs, self._inputs, strict=True)) if self._inputs else {}
+
     def _make_inputs(self) -> list[Model]:
         made = []
-        for name in self.config.inputs:
-            settings = self.config.input_settings.get(name, {})
-            maker: Any = self._classes.get(name)
+        for label, (name, settings) in self.config.made_of().items():
+            maker: Any = self._classes.get(label)
             made.append(make_model(name, settings) if maker is None else maker(**settings))
         return made
 
@@ -110,12 +113,12 @@ class MultiTask:
         self._durations = durations_of(data.content)
         self._norms = watch_norms(log, self._durations)
         outcomes = outcomes_of(log, self._norms, self._durations)
-        fold = held_back(outcomes, config.holdout, config.folds, config.held_share, config.learning.seed)
+        fold = held_back(outcomes, config.holdout, config.folds, config.held_share, config.seed)
         examples = gathered(
             data, outcomes, fold, content, self._make_inputs,
-            drawn=config.drawn, hard=config.hard, most=config.most, seed=config.learning.seed,
+            drawn=config.drawn, hard=config.hard, most=config.most, seed=config.seed,
         )  # fmt: skip
-        stream = np.random.Generator(np.random.PCG64(seed_of(config.learning.seed, 3)))
+        stream = np.random.Generator(np.random.PCG64(seed_of(config.seed, 3)))
         held = stream.random(len(examples)) < config.valid_share
         train, valid = examples[~held], examples[held]
         self.heads, left = learnable(train)
@@ -126,7 +129,7 @@ class MultiTask:
                 hint="Take in more events, of more kinds, first.",
             )
         self._inputs = self._make_inputs()
-        reports = {model.name: model.fit(TrainingData(log, content)) for model in self._inputs}
+        reports = {label: model.fit(TrainingData(log, content)) for label, model in self.members.items()}
         self._facts = VideoFacts.of(outcomes, log.n_videos)
         self._known_viewers = np.bincount(train.viewers, minlength=log.n_viewers) > 0
         self._tags = np.concatenate(
@@ -142,8 +145,8 @@ class MultiTask:
             learnt = learn(
                 network,
                 lessons[0].loss,
-                lambda epoch: shuffled(len(train), config.learning.seed, epoch),
-                config.learning,
+                lambda epoch: shuffled(len(train), config.seed, epoch),
+                config,
                 run,
                 judge or (lambda: -lessons[1].plain_loss()),
                 (config.model_dump(mode="json"), _digest(log)),
@@ -163,7 +166,7 @@ class MultiTask:
 
     def _network_of(self, n_features: int) -> TaskNetwork:
         config = self.config
-        torch.manual_seed(seed_of(config.learning.seed, 4))
+        torch.manual_seed(seed_of(config.seed, 4))
         return TaskNetwork(
             n_viewers=len(self._known_viewers),
             n_videos=len(self._facts.had),
@@ -251,7 +254,9 @@ class MultiTask:
             self._kept[key] = found
         return found
 
-    def _probabilities(self, features: Float32, viewers: Integers, videos: Integers) -> dict[str, Float64]:
+    def _probabilities(
+        self, features: Float32, viewers: Integers, videos: Integers, calibrated: bool = True
+    ) -> dict[str, Float64]:
         """float64 [n] by head; `viewers` and `videos` as in the log."""
         network = self._network
         if network is None:
@@ -266,14 +271,17 @@ class MultiTask:
                 embedded = network.embedded(viewer, video, tags)
                 logits.append(network(torch.from_numpy(features[part]), embedded).double().numpy())
         whole = np.concatenate(logits) if logits else np.zeros((0, len(self.heads)))
+        plain = Calibration()
         return {
-            head: self._calibrations[head](whole[:, place]) if head in BINARY else sigmoid(whole[:, place])
+            head: (self._calibrations[head] if calibrated else plain)(whole[:, place])
             for place, head in enumerate(self.heads)
         }
 
-    def predict(self, log: ActLog, viewers: Integers, videos: Integers) -> dict[str, Float64]:
+    def predict(
+        self, log: ActLog, viewers: Integers, videos: Integers, *, calibrated: bool = True
+    ) -> dict[str, Float64]:
         """float64 [n] of each head that was learnt, for n pairs of a viewer (row of the log) and a video: view as
-        P(view), the others given the view."""
+        P(view), the others given the view; on request as the network has it, before calibration."""
         some, row = np.unique(viewers, return_inverse=True)
         found = {head: np.zeros(len(viewers)) for head in self.heads}
         for start in range(0, len(some), VIEWERS_AT_ONCE):
@@ -281,7 +289,7 @@ class MultiTask:
             pairs = np.flatnonzero((row >= start) & (row < start + VIEWERS_AT_ONCE))
             asked = self._asked(log, these)
             features = self._block(log, these, row[pairs] - start, videos[pairs], asked)
-            for head, values in self._probabilities(features, viewers[pairs], videos[pairs]).items():
+            for head, values in self._probabilities(features, viewers[pairs], videos[pairs], calibrated).items():
                 found[head][pairs] = values
         return found
 
@@ -328,7 +336,7 @@ class MultiTask:
         return sorted(reasons, key=lambda reason: -reason.share)
 
     def arrays(self) -> Arrays:
-        """Those of the inputs are named `input.NAME.*`."""
+        """Those of the inputs are named `input.LABEL.*`."""
         if self._network is None:
             raise ValueError("the model is not fitted")
         found: Arrays = {
@@ -344,8 +352,8 @@ class MultiTask:
         found |= {f"network.{name}": tensor.numpy() for name, tensor in self._network.state_dict().items()}
         for head, calibration in self._calibrations.items():
             found |= {f"calibration.{head}.{name}": array for name, array in calibration.arrays().items()}
-        for model in self._inputs:
-            found |= {f"input.{model.name}.{name}": array for name, array in model.arrays().items()}
+        for label, member in self.members.items():
+            found |= {f"input.{label}.{name}": array for name, array in member.arrays().items()}
         return found
 
     @classmethod
@@ -370,10 +378,8 @@ class MultiTask:
             network.eval()
             model._network = network
             model._inputs = [
-                model_class(name).from_arrays(
-                    model.config.input_settings.get(name, {}), _under(arrays, f"input.{name}")
-                )
-                for name in model.config.inputs
+                model_class(name).from_arrays(settings, _under(arrays, f"input.{label}"))
+                for label, (name, settings) in model.config.made_of().items()
             ]
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             raise ModelError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ranker.models.calibration import Method
 from ranker.models.learning import LearningConfig
@@ -25,7 +25,7 @@ SIDES: Mapping[str, Literal["viewer", "creator", "platform"]] = {
     "share": "platform",
     "follow": "creator",
 }
-HEAD_WEIGHTS = {
+HEAD_WEIGHTS: Mapping[str, float] = {
     "view": 1.0,
     "finish": 0.3,
     "like": 0.3,
@@ -36,13 +36,17 @@ HEAD_WEIGHTS = {
 }
 
 
-class MultiTaskConfig(BaseModel):
-    """All of a run. `inputs`: names of models, with `input_settings` by name; `learning.epochs` and `batch` count pairs
-    that were held back from the inputs."""
+class MultiTaskConfig(LearningConfig):
+    """All of a run. `inputs`: labels of models, with `input_settings` by label; a label is the model's name where its
+    settings do not say `model`, so that one model may be there twice. `epochs` and `batch` count pairs that were held
+    back from the inputs; `seed` is the ranker's, an input that draws has its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    epochs: int = Field(8, ge=1, description="Most passes over the pairs.")
+    batch: int = Field(512, ge=1, description="Pairs in a step.")
+    weight_decay: float = Field(1e-2, ge=0, allow_inf_nan=False, description="Of AdamW.")
+    patience: int = Field(2, ge=1, description="Looks without gain after which training ends.")
     inputs: tuple[str, ...] = Field(("ease", "als", "content"), min_length=1)
-    input_settings: dict[str, dict[str, Any]] = {}
+    input_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     architecture: Architecture = "mmoe"
     dim: int = Field(16, ge=1, description="Of each embedding.")
     width: int = Field(64, ge=1, description="Of the shared bottom, or of all experts together.")
@@ -52,7 +56,7 @@ class MultiTaskConfig(BaseModel):
     hidden_share: float = Field(0.3, ge=0, lt=1, description="How often training hides who the viewer or video is.")
     buckets: int = Field(64, ge=0, description="Tags are hashed into so many.")
     weighting: Literal["fixed", "uncertainty"] = "fixed"
-    task_weights: dict[str, float] = Field({}, description="Of fixed weighting; 1 for who is not named.")
+    task_weights: dict[str, float] = Field(default_factory=dict, description="Of fixed weighting; 1 by default.")
     label_smoothing: float = Field(0.02, ge=0, lt=1)
     pairwise: float = Field(0.5, ge=0, allow_inf_nan=False)
     adversarial: bool = True
@@ -67,15 +71,23 @@ class MultiTaskConfig(BaseModel):
     valid_share: float = Field(0.1, gt=0, lt=1, description="Of the pairs: for calibration, and to end training.")
     most: int = Field(200, ge=1, description="Unseen videos of a viewer that are ranked by the heads.")
     objectives: Objectives = Objectives()
-    head_weights: dict[str, float] = HEAD_WEIGHTS
-    learning: LearningConfig = LearningConfig(epochs=8, batch=512, learning_rate=1e-3, weight_decay=1e-2, patience=2)
+    head_weights: dict[str, float] = Field(default_factory=lambda: dict(HEAD_WEIGHTS))
 
-    @field_validator("inputs")
-    @classmethod
-    def _others(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(given)) < len(given) or "multitask" in given:
-            raise ValueError("inputs are other models, each named once")
-        return given
+    def made_of(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """The inputs by label, in order: name of the model and its settings."""
+        given = {label: dict(self.input_settings.get(label, {})) for label in self.inputs}
+        return {label: (str(settings.pop("model", label)), settings) for label, settings in given.items()}
+
+    @model_validator(mode="after")
+    def _others(self) -> Self:
+        # A label is a part of the names of arrays, where a point ends it.
+        if len(set(self.inputs)) < len(self.inputs) or any("." in label for label in self.inputs):
+            raise ValueError("inputs are labels, each there once, without points")
+        if not set(self.input_settings) <= set(self.inputs):
+            raise ValueError("input_settings are of inputs")
+        if any(name == "multitask" for name, _ in self.made_of().values()):
+            raise ValueError("inputs are other models")
+        return self
 
     @field_validator("task_weights", "head_weights")
     @classmethod

@@ -8,7 +8,7 @@ of each viewer once, which costs one fit of the inputs and looks ahead in time a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -92,8 +92,12 @@ def gathered(
         models = inputs()
         for model in models:
             model.fit(TrainingData(log, content))
+        # Served, the heads see counts of everything: what is counted without the fold is made as many.
+        more = len(outcomes) / max(len(known), 1)
         of_videos = VideoFacts.of(known, log.n_videos)
         of_viewers = ViewerFacts.of(known, log.n_viewers, of_videos.base)
+        of_videos = replace(of_videos, had=more * of_videos.had)
+        of_viewers = replace(of_viewers, had=more * of_viewers.had)
         stream = np.random.Generator(np.random.PCG64(seed_of(seed, 2, number)))
         for chosen in _by_viewers(outcomes.viewers[own]):
             parts.append(

@@ -91,3 +91,8 @@ def test_arrays_bring_it_back() -> None:
         found = calibrate(TRUE, CAME, method)  # type: ignore[arg-type]
         again = Calibration.from_arrays(found.arrays())
         assert np.array_equal(again(TRUE), found(TRUE))
+
+
+def test_shares_between_0_and_1_keep_their_mean() -> None:
+    found = calibrate(TRUE, sigmoid(0.5 * TRUE - 1), "platt")
+    assert (found.scale, found.shift) == (pytest.approx(0.5, abs=1e-3), pytest.approx(-1, abs=1e-3))
