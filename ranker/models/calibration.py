@@ -26,6 +26,7 @@ Method = Literal["none", "temperature", "platt", "isotonic"]
 BINS = 15
 LEAST_SCALE = 1e-3
 MOST_STEPS = 100
+FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,29 @@ def calibrate(logits: npt.NDArray[Any], labels: npt.NDArray[Any], method: Method
         # Platt's targets: as if one more example of either class had been seen.
         y = np.where(y > 0.5, (right + 1) / (right + 2), 1 / (wrong + 2))
     return _line(z, y, shifted=method == "platt")
+
+
+def calibrate_where_it_pays(logits: npt.NDArray[Any], labels: npt.NDArray[Any], method: Method) -> Calibration:
+    """As `calibrate`, but the logits stay what they are unless that lowers the cross-entropy of examples left out (each
+    of `FOLDS` parts by what the others teach) by more than its standard error: on few examples a calibration learns
+    their accidents."""
+    z, y = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
+    if len(y) < FOLDS:
+        return Calibration()
+    part = np.random.default_rng(0).permutation(len(y)) % FOLDS
+    gains = np.zeros(len(y))
+    for fold in range(FOLDS):
+        out = part == fold
+        found = calibrate(z[~out], y[~out], method)
+        gains[out] = cross_entropy(Calibration()(z[out]), y[out]) - cross_entropy(found(z[out]), y[out])
+    pays = gains.mean() > gains.std() / np.sqrt(len(gains))
+    return calibrate(z, y, method) if pays else Calibration()
+
+
+def cross_entropy(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Float64:
+    """float64 [n], nats, of each example; probabilities are held within 1e-7 of 0 and 1."""
+    p, y = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7), np.asarray(labels, np.float64)
+    return np.asarray(-(y * np.log(p) + (1 - y) * np.log(1 - p)))
 
 
 def _line(z: Float64, y: Float64, shifted: bool) -> Calibration:
@@ -139,11 +163,10 @@ def head_quality(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> d
     """AUC, accuracy (at one half), log loss and ECE of a head over float [n] and 0 or 1 [n]; `base_rate` is the share
     of label 1, so `max(base_rate, 1 - base_rate)` is the accuracy of a head that knows nothing."""
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
-    bounded = np.clip(p, 1e-7, 1 - 1e-7)
     return {
         "auc": area_under_curve(p, y),
         "accuracy": float(np.mean((p >= 0.5) == (y > 0.5))),
-        "log_loss": float(-np.mean(y * np.log(bounded) + (1 - y) * np.log(1 - bounded))),
+        "log_loss": float(np.mean(cross_entropy(p, y))),
         "ece": expected_calibration_error(p, y),
         "base_rate": float(y.mean()),
     }

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ranker.models.calibration import Calibration, Method, calibrate, expected_calibration_error
+from ranker.models.calibration import Calibration, Method, calibrate_where_it_pays, expected_calibration_error
 from ranker.models.learning import Rows, parts
 from ranker.models.task_examples import Examples
 from ranker.models.task_losses import combined, pairwise, pointwise, with_adversary
@@ -162,12 +162,13 @@ class Lesson:
 
 
 def calibrated(lesson: Lesson, method: Method) -> tuple[dict[str, Calibration], dict[str, dict[str, float]]]:
-    """The calibration of each head by examples that nobody learnt from, and its error before and after on those same
-    examples (after: in sample, so the flattering side): expected calibration error, of watch mean absolute error."""
+    """The calibration of each head by examples that nobody learnt from, none where it does not pay, and its error
+    before and after on those same examples (after: in sample, so the flattering side): expected calibration error, of
+    watch mean absolute error."""
     found, report = {}, {}
     for head in lesson.heads:
         z, y = lesson.known(head)
-        found[head] = calibrate(z, y, method)
+        found[head] = calibrate_where_it_pays(z, y, method)
         if not len(y):
             continue
         before, after = Calibration()(z), found[head](z)

@@ -11,6 +11,7 @@ from ranker.models.calibration import (
     Method,
     area_under_curve,
     calibrate,
+    calibrate_where_it_pays,
     expected_calibration_error,
     head_quality,
     sigmoid,
@@ -96,3 +97,13 @@ def test_arrays_bring_it_back() -> None:
 def test_shares_between_0_and_1_keep_their_mean() -> None:
     found = calibrate(TRUE, sigmoid(0.5 * TRUE - 1), "platt")
     assert (found.scale, found.shift) == (pytest.approx(0.5, abs=1e-3), pytest.approx(-1, abs=1e-3))
+
+
+def test_a_calibration_stays_out_where_it_only_learns_accidents() -> None:
+    boasting = calibrate_where_it_pays(3.0 * TRUE, CAME, "temperature")
+    assert boasting.scale == pytest.approx(calibrate(3.0 * TRUE, CAME, "temperature").scale)
+    assert boasting.scale == pytest.approx(1 / 3, rel=0.2)
+    few = np.random.default_rng(1).permutation(len(TRUE))[:60]
+    for method in ("temperature", "platt", "isotonic"):
+        kept = calibrate_where_it_pays(TRUE[few], CAME[few], method)  # type: ignore[arg-type]
+        assert (kept.scale, kept.shift, len(kept.knots)) == (1.0, 0.0, 0), "the logits were right as they were"
