@@ -25,6 +25,7 @@ from app.assets import asset_routes
 from app.event_routes import event_routes
 from app.guard import Guard
 from app.intaking import Intaking
+from app.library_pages import library_pages
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
@@ -34,6 +35,7 @@ from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
 from app.upload_routes import form_routes, tus_routes
+from app.video_pages import video_pages
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 from workers import logs
@@ -94,7 +96,7 @@ def create_api(settings: Settings) -> FastAPI:
     )
     # The pages; they ask for scopes as the routes above do.
     api.include_router(asset_routes())
-    for pages in (site.key_routes(), operation_pages(site, admin)):
+    for pages in (site.key_routes(), library_pages(site), video_pages(site, admin), operation_pages(site, admin)):
         api.include_router(pages)
     return api
 
