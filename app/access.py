@@ -20,6 +20,7 @@ from store.errors import SettingsError
 from store.settings import Settings
 
 LOCAL_USER = "local"
+COOKIE = "reelsense_key"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Access:
         """A dependency that lets only callers with this scope pass. Raises `access.*`."""
 
         def caller(request: Request) -> Caller:
-            return self.caller(request.headers.get("authorization"), scope)
+            return self.caller(authorization_of(request), scope)
 
         caller.__dict__["scope"] = scope
         return caller
@@ -81,6 +82,14 @@ class Access:
                 "access.scope_missing", f"The API key {key.id} does not have the scope `{scope}` of this request."
             )
         return Caller(key.id, scopes)
+
+
+def authorization_of(request: Request) -> str | None:
+    """The Authorization header; or what it would be for a browser that was given a key by a form and keeps it in a
+    cookie, since it cannot send that header for a picture, a video or a stream. No other site's page makes it send
+    the cookie (`SameSite`), and `app.guard` refuses what comes from one."""
+    key = request.cookies.get(COOKIE)
+    return request.headers.get("authorization") or (f"Bearer {key}" if key else None)
 
 
 def is_loopback(host: str) -> bool:

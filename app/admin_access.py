@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from fastapi import Request, Response
 
+from app.access import COOKIE, authorization_of
 from store.administration import Actor
 
-COOKIE = "reelsense_key"
 COOKIE_SECONDS = 12 * 3600
 Check = Callable[[str | None], str]
 
@@ -26,12 +26,11 @@ class AdminAccess:
 
     def http(self, request: Request) -> Actor:
         """A caller of the API who has the admin scope. Raises `access.*`."""
-        return Actor(self.check(request.headers.get("authorization")), "http")
+        return Actor(self.check(authorization_of(request)), "http")
 
     def page(self, request: Request) -> Actor:
         """The same for a browser, which may send the key as a cookie."""
-        key = request.cookies.get(COOKIE)
-        return Actor(self.check(request.headers.get("authorization") or (f"Bearer {key}" if key else None)), "page")
+        return Actor(self.check(authorization_of(request)), "page")
 
     def enter(self, request: Request, response: Response, key: str) -> None:
         """Let this browser send the key from now on. Raises `access.*` for a key that may not administer."""
@@ -40,7 +39,7 @@ class AdminAccess:
             COOKIE,
             key,
             max_age=COOKIE_SECONDS,
-            path="/operations",
+            path="/",
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https",

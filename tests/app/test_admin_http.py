@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.admin_access import COOKIE, AdminAccess
+from app.access import COOKIE
+from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
 from app.api import create_api, problem
 from app.operation_pages import operation_pages
