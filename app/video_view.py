@@ -80,18 +80,18 @@ def bar(start: float, end: float, duration: float, kind: str, label: str, heat: 
 
 def attention_strips(shown: Mapping[str, Any]) -> list[Strip]:
     """One strip for each modality that the vector was made from: the weight of each token, relative to the strongest of
-    all, so that strips can be compared."""
+    its own, for how the modalities compare is said by their shares."""
     duration = shown["duration"]
     tokens = shown["tokens"]
     if not tokens or not duration:
         return []
-    strongest = max(token["weight"] for token in tokens) or 1.0
     strips = []
     for modality in MODALITIES:
         if modality not in shown["attention"]:
             continue
         own = [token for token in tokens if token["modality"] == modality]
         timed = [token for token in own if token["source"] not in UNTIMED]
+        strongest = max((token["weight"] for token in timed), default=0.0) or 1.0
         bars = [
             bar(
                 token["start"],
