@@ -37,6 +37,7 @@ from app.request_log import RequestLog
 from app.site import Site
 from app.status_stream import StatusStreams
 from app.stopping import Stopping
+from app.upload_pages import upload_pages
 from app.upload_routes import form_routes, tus_routes
 from app.video_pages import video_pages
 from store.errors import ReelsenseError
@@ -102,7 +103,13 @@ def create_api(settings: Settings) -> FastAPI:
     )
     # The pages; they ask for scopes as the routes above do.
     api.include_router(asset_routes())
-    for pages in (site.key_routes(), library_pages(site), video_pages(site, admin), operation_pages(site, admin)):
+    for pages in (
+        site.key_routes(),
+        library_pages(site),
+        video_pages(site, admin),
+        upload_pages(site, intaking),
+        operation_pages(site, admin),
+    ):
         api.include_router(pages)
     return api
 
