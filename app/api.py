@@ -26,6 +26,7 @@ from app.event_routes import event_routes
 from app.guard import Guard
 from app.intaking import Intaking
 from app.library_pages import library_pages
+from app.map_pages import map_pages
 from app.media_routes import media_routes
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
@@ -108,6 +109,7 @@ def create_api(settings: Settings) -> FastAPI:
         library_pages(site),
         video_pages(site, admin),
         upload_pages(site, intaking),
+        map_pages(site),
         operation_pages(site, admin),
     ):
         api.include_router(pages)
