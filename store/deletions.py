@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 
 from store import administration, dead_letters, run_events, upload_ledger
+from store import catalogue as ledger
 from store.catalogue import Catalogue, Publication, RunKey, publications, runs, videos
 from store.own_tables import create_tables, transaction
 
@@ -46,7 +47,7 @@ _OF_VIDEOS: tuple[tuple[sa.Table, str], ...] = (
     (run_events.run_events, "video_id"),
 )
 _OWN_TABLES = (
-    tables, administration.tables, dead_letters.tables, upload_ledger.tables, run_events.tables,
+    tables, administration.tables, ledger.tables, upload_ledger.tables, run_events.tables,
 )  # fmt: skip
 
 
