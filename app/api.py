@@ -30,6 +30,7 @@ from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
+from app.quality_pages import quality_pages
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
@@ -94,7 +95,7 @@ def create_api(settings: Settings) -> FastAPI:
     )
     # The pages; they ask for scopes as the routes above do.
     api.include_router(asset_routes())
-    for pages in (site.key_routes(), operation_pages(site, admin)):
+    for pages in (site.key_routes(), operation_pages(site, admin), quality_pages(site, access)):
         api.include_router(pages)
     return api
 
