@@ -25,18 +25,22 @@ from app.assets import asset_routes
 from app.event_routes import event_routes
 from app.guard import Guard
 from app.intaking import Intaking
+from app.library_pages import library_pages
 from app.media_routes import media_routes
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
+from app.quality_pages import quality_pages
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
 from app.status_stream import StatusStreams
 from app.stopping import Stopping
+from app.upload_pages import upload_pages
 from app.upload_routes import form_routes, tus_routes
+from app.video_pages import video_pages
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 from workers import logs
@@ -100,7 +104,14 @@ def create_api(settings: Settings) -> FastAPI:
     )
     # The pages; they ask for scopes as the routes above do.
     api.include_router(asset_routes())
-    for pages in (site.key_routes(), operation_pages(site, admin)):
+    for pages in (
+        site.key_routes(),
+        library_pages(site),
+        video_pages(site, admin),
+        upload_pages(site, intaking),
+        operation_pages(site, admin),
+        quality_pages(site, access),
+    ):
         api.include_router(pages)
     return api
 
