@@ -33,6 +33,7 @@ from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
+from app.quality_pages import quality_pages
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
@@ -111,6 +112,7 @@ def create_api(settings: Settings) -> FastAPI:
         upload_pages(site, intaking),
         map_pages(site),
         operation_pages(site, admin),
+        quality_pages(site, access),
     ):
         api.include_router(pages)
     return api
