@@ -10,6 +10,7 @@ in 0..1. A row that a later one replaced counts for none of them.
 
 from __future__ import annotations
 
+import heapq
 import math
 from array import array
 from collections.abc import Mapping
@@ -53,6 +54,12 @@ class TagIndex:
         carrying = self._carrying.get(tag, 0)
         videos = self.rows - len(self.replaced)
         return math.log1p(videos / carrying) / math.log1p(videos) if carrying else 0.0
+
+    def commonest(self, most: int) -> list[str]:
+        """The tags that most rows carry, by how many, then by name."""
+        # A copy: another thread may add a tag while this one counts.
+        carrying = [(-count, tag) for tag, count in list(self._carrying.items()) if count > 0]
+        return [tag for _, tag in heapq.nsmallest(most, carrying)]
 
     def matches(self, wanted: Mapping[str, float], n_rows: int) -> Float64:
         """float64 [n_rows]: the match of `wanted` with each of the first `n_rows` rows."""
