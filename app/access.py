@@ -3,6 +3,10 @@
 No key was ever made and the API listens on loopback: all is open, as one user, `local`. Otherwise every request carries
 `Authorization: Bearer KEY`, and the key has the scope (`admin` has every one). Beyond loopback without keys nothing is
 answered, and `check_bind` does not even start, unless `trusted_network` says that nobody else can reach the address.
+
+A browser cannot send that header by itself, so it enters a key once by a form (`/key`), and a cookie carries it that
+scripts cannot read and that no other site's page makes a browser send. It counts wherever the header does, for pages
+load pictures and media from the API; `app/guard.py` refuses what other sites' pages would have it do.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from app.operations import ReelSense
 from store.api_keys import SCOPES, AccessError, ApiKeys, Scope
@@ -20,6 +24,8 @@ from store.errors import SettingsError
 from store.settings import Settings
 
 LOCAL_USER = "local"
+COOKIE = "reelsense_key"
+COOKIE_SECONDS = 12 * 3600
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Access:
         """A dependency that lets only callers with this scope pass. Raises `access.*`."""
 
         def caller(request: Request) -> Caller:
-            return self.caller(request.headers.get("authorization"), scope)
+            return self.caller(authorization_of(request), scope)
 
         caller.__dict__["scope"] = scope
         return caller
@@ -81,6 +87,29 @@ class Access:
                 "access.scope_missing", f"The API key {key.id} does not have the scope `{scope}` of this request."
             )
         return Caller(key.id, scopes)
+
+    def enter(self, request: Request, response: Response, key: str) -> None:
+        """Let this browser send the key from now on. Raises `access.*` for one that is no key."""
+        self.keys.check(key)
+        response.set_cookie(
+            COOKIE,
+            key,
+            max_age=COOKIE_SECONDS,
+            path="/",
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+
+    def leave(self, response: Response) -> None:
+        """Let this browser send no key any more."""
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+
+
+def authorization_of(request: Request) -> str | None:
+    """The Authorization of a request: its header, or the key that this browser once entered."""
+    key = request.cookies.get(COOKIE)
+    return request.headers.get("authorization") or (f"Bearer {key}" if key else None)
 
 
 def is_loopback(host: str) -> bool:

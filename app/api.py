@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from app.access import Access, check_bind
 from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
+from app.assets import asset_routes
 from app.event_routes import event_routes
 from app.guard import Guard
 from app.intaking import Intaking
@@ -29,9 +30,9 @@ from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
-from app.problems import malformed, problem, unrouted
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
+from app.site import Site
 from app.upload_routes import form_routes, tus_routes
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
@@ -56,6 +57,7 @@ def create_api(settings: Settings) -> FastAPI:
     reelsense = ReelSense(settings)
     access = Access(reelsense)
     intaking = Intaking(reelsense)
+    site = Site(reelsense, access)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,9 +70,9 @@ def create_api(settings: Settings) -> FastAPI:
     api = FastAPI(title="ReelSense", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     api.add_middleware(Guard, settings=settings)
     api.add_middleware(RequestLog)
-    api.add_exception_handler(ReelsenseError, problem)
-    api.add_exception_handler(RequestValidationError, malformed)
-    api.add_exception_handler(HTTPException, unrouted)
+    api.add_exception_handler(ReelsenseError, site.problem)
+    api.add_exception_handler(RequestValidationError, site.malformed)
+    api.add_exception_handler(HTTPException, site.unrouted)
     api.add_exception_handler(ClientDisconnect, _gone)
     api.include_router(monitoring_routes(reelsense, access))
     api.include_router(_documentation(api, access))
@@ -90,7 +92,10 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(
         reembed_routes(reelsense, admin), prefix="/api/v1", dependencies=[Depends(access.require("admin"))]
     )
-    api.include_router(operation_pages(reelsense, admin))
+    # The pages; they ask for scopes as the routes above do.
+    api.include_router(asset_routes())
+    for pages in (site.key_routes(), operation_pages(site, admin)):
+        api.include_router(pages)
     return api
 
 

@@ -76,9 +76,14 @@ def problem(_: Request | None, error: Exception) -> JSONResponse:
 def malformed(_: Request, error: Exception) -> JSONResponse:
     """A request that FastAPI refuses: which field, and never its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
+    return _answer(malformed_error(error), 422, {})
+
+
+def malformed_error(error: RequestValidationError) -> InputError:
+    """What FastAPI refuses, as an error of ours."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
-    return _answer(InputError("request.invalid", f"The request's {name} is not valid: {first['msg']}."), 422, {})
+    return InputError("request.invalid", f"The request's {name} is not valid: {first['msg']}.")
 
 
 def unrouted(_: Request, error: Exception) -> JSONResponse:
@@ -93,11 +98,16 @@ def problem_document(error: ReelsenseError, status: int) -> dict[str, Any]:
     return body | ({"detail": error.hint} if error.hint else {})
 
 
-def _answer(error: ReelsenseError, status: int, headers: dict[str, str]) -> JSONResponse:
+def counted(error: ReelsenseError) -> None:
+    """Count an error that is answered."""
     measurements.count("reelsense_http_errors_total", code=error.code)
     if error.code.startswith("intake."):
         # Refused before there was a file to look at; what is refused for its content is counted by the intake.
         measurements.count("reelsense_uploads_refused_total", code=error.code)
+
+
+def _answer(error: ReelsenseError, status: int, headers: dict[str, str]) -> JSONResponse:
+    counted(error)
     return JSONResponse(
         problem_document(error, status),
         status,
