@@ -23,6 +23,7 @@ from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
 from app.assets import asset_routes
 from app.event_routes import event_routes
+from app.feed_pages import feed_pages
 from app.guard import Guard
 from app.intaking import Intaking
 from app.monitoring_routes import monitoring_routes
@@ -34,6 +35,7 @@ from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
 from app.upload_routes import form_routes, tus_routes
+from app.viewer_pages import viewer_pages
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 from workers import logs
@@ -94,7 +96,12 @@ def create_api(settings: Settings) -> FastAPI:
     )
     # The pages; they ask for scopes as the routes above do.
     api.include_router(asset_routes())
-    for pages in (site.key_routes(), operation_pages(site, admin)):
+    for pages in (
+        site.key_routes(),
+        operation_pages(site, admin),
+        feed_pages(site, reelsense, access),
+        viewer_pages(site, reelsense, access),
+    ):
         api.include_router(pages)
     return api
 
