@@ -26,6 +26,7 @@ from app.event_routes import event_routes
 from app.feed_pages import feed_pages
 from app.guard import Guard
 from app.intaking import Intaking
+from app.media_routes import media_routes
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
@@ -34,6 +35,8 @@ from app.presigned_routes import presigned_routes
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
+from app.status_stream import StatusStreams
+from app.stopping import Stopping
 from app.upload_routes import form_routes, tus_routes
 from app.viewer_pages import viewer_pages
 from store.errors import ReelsenseError
@@ -60,11 +63,13 @@ def create_api(settings: Settings) -> FastAPI:
     access = Access(reelsense)
     intaking = Intaking(reelsense)
     site = Site(reelsense, access)
+    stopping = Stopping()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with reporting(settings, "api"):
             intaking.start()
+            stopping.listen()
             yield
             intaking.stop()
         reelsense.catalogue.close()
@@ -82,6 +87,7 @@ def create_api(settings: Settings) -> FastAPI:
     # Before the routes of uploads by id, or `presigned` would be taken for one.
     api.include_router(presigned_routes(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("upload"))])
     api.include_router(tus_routes(intaking, access), prefix="/api/v1")
+    api.include_router(media_routes(reelsense, access, StatusStreams(reelsense, stopping)), prefix="/api/v1")
     api.include_router(_videos(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("read"))])
     api.include_router(event_routes(reelsense, access), prefix="/api/v1")
     api.include_router(_viewers(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("recommend"))])

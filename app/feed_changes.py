@@ -66,7 +66,9 @@ def sentence(answer: Answer, titles: Mapping[str, str], done: str) -> str:
     """What the feed made of what was `done` (`because`), as one sentence for people. `titles` by id; a video without one
     is only counted."""
     parts = []
-    changed = {kind: [video for video, change in answer.changes.items() if change.kind == kind] for kind in ("new", "up")}
+    changed = {
+        kind: [video for video, change in answer.changes.items() if change.kind == kind] for kind in ("new", "up")
+    }
     if changed["new"]:
         verb = "is" if len(changed["new"]) == 1 else "are"
         parts.append(f"{_listed(changed['new'], titles)} {verb} new here")
