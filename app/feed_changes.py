@@ -1,4 +1,4 @@
-"""How a feed answered: what is new in the list that waits, what moved and what left it, and the sentence that says so."""
+"""How a feed answered: what is new in the list that waits, what moved and what left it, and a sentence that says so."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def because(kind: str, title: str) -> str:
 
 
 def sentence(answer: Answer, titles: Mapping[str, str], done: str) -> str:
-    """What the feed made of what was `done` (`because`), as one sentence for people. `titles` by id; a video without one
-    is only counted."""
+    """What the feed made of what was `done` (`because`), as one sentence for people. `titles` by id; a video without
+    one is only counted."""
     parts = []
     changed = {
         kind: [video for video, change in answer.changes.items() if change.kind == kind] for kind in ("new", "up")

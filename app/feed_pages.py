@@ -87,7 +87,6 @@ def feed_pages(site: Site, reelsense: ReelSense, access: Access) -> APIRouter:
 
     @router.post("/feed/acts", dependencies=viewer)
     def act(
-        request: Request,
         user: Name,
         video: Annotated[str, Form(max_length=32)],
         kind: Annotated[str, Form(max_length=32)],

@@ -4,12 +4,13 @@ what the viewer just did."""
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.explaining import explained
 from app.feed_changes import because, compare, sentence
+from app.operations import title_of
 from ranker.events import QUICK_SKIP_SECONDS, QUICK_SKIP_SHARE
 from store.errors import InputError
 
@@ -35,8 +36,8 @@ class Asked:
 
 
 def cards(reelsense: ReelSense, user: str, count: int = CARDS, asked: Asked | None = None) -> dict[str, Any]:
-    """The next videos for a viewer: `cards`, and, where the page had some already, `answer`: the sentence that says what
-    changed. Raises `request.invalid`."""
+    """The next videos for a viewer: `cards`, and, where the page had some already, `answer`: the sentence that says
+    what changed. Raises `request.invalid`."""
     if not 1 <= count <= MOST_CARDS:
         raise InputError("request.invalid", f"The cards must be 1 to {MOST_CARDS}, got {count}.")
     asked = asked or Asked()
@@ -46,10 +47,12 @@ def cards(reelsense: ReelSense, user: str, count: int = CARDS, asked: Asked | No
     items = [item for item in feed["items"] if item["video"] not in passed][:count]
     answer = compare(asked.before, [item["video"] for item in items])
     table = reelsense.table
+    titles = titles_of(reelsense, (video for item in items for video in _named_in(item)))
     found = []
     for item in items:
         row = table.snapshot.row(item["video"])
         duration = 0.0 if row is None else row.duration
+        why = _named(explained(table, item), titles)
         found.append(
             {
                 "id": item["video"],
@@ -61,7 +64,7 @@ def cards(reelsense: ReelSense, user: str, count: int = CARDS, asked: Asked | No
                 "language": "" if row is None else row.language or "",
                 "tags": [] if row is None else sorted(row.tags, key=lambda tag: (-row.tags[tag], tag))[:4],
                 "change": answer.changes[item["video"]],
-                "why": explained(table, item),
+                "why": why,
                 # Of a form: sent twice, it is one event.
                 "act": secrets.token_hex(16),
             }
@@ -75,13 +78,41 @@ def cards(reelsense: ReelSense, user: str, count: int = CARDS, asked: Asked | No
     }
 
 
+def _named_in(item: Mapping[str, Any]) -> Iterator[str]:
+    """The videos that an item of a feed names: itself, those of its reasons, and those on the paths to it."""
+    yield item["video"]
+    for reason in item["reasons"]:
+        yield from filter(None, [reason.get("video")])
+        steps = (step.partition(":") for step in reason.get("path", ()))
+        yield from (name for kind, _, name in steps if kind == "video")
+
+
+def _named(why: dict[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
+    """With names for people: a video without a title is called by its file's name; the ranker knows its id alone."""
+    for reason in why["reasons"]:
+        for video, title in titles.items():
+            reason["text"] = reason["text"].replace(f"video {video[:12]}", f"“{title}”")
+    match = why["match"]
+    if match is not None:
+        match["title"] = titles.get(match["video"], "")
+        if match["moment"] is not None:
+            match["moment"]["text"] = match["moment"]["text"].replace(
+                f"video {match['video'][:12]}", f"“{match['title']}”"
+            )
+    return why
+
+
+def titles_of(reelsense: ReelSense, videos: Iterable[str]) -> dict[str, str]:
+    """What to call each of these videos; one that nobody ever added, or that was deleted, has no name."""
+    return {video.id: title_of(video) for video in reelsense.catalogue.videos(sorted(set(videos)))}
+
+
 def _answered(reelsense: ReelSense, asked: Asked, found: Sequence[dict[str, Any]]) -> str:
     if not asked.before and not asked.kind:
         return ""
-    snapshot = reelsense.table.snapshot
-    titles = {video: row.title for video in (*asked.before, asked.video) if (row := snapshot.row(video)) is not None}
+    titles = titles_of(reelsense, (*asked.before, *filter(None, [asked.video])))
     titles |= {card["id"]: card["title"] for card in found}
-    done = because(asked.kind, titles.get(asked.video, "")) if asked.video in titles else ""
+    done = because(asked.kind, titles[asked.video]) if titles.get(asked.video) else ""
     return sentence(compare(asked.before, [card["id"] for card in found]), titles, done)
 
 

@@ -16,6 +16,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from app.access import Access
 from app.feed_pages import WHO, who
+from app.for_you import titles_of
 from app.interest_plot import interest_plot
 from app.operations import ReelSense
 from app.site import HEADERS, Site
@@ -48,7 +49,6 @@ def viewer_pages(site: Site, reelsense: ReelSense, access: Access) -> APIRouter:
 
     @router.post("/{user:path}/picks", dependencies=viewer)
     def picks(
-        request: Request,
         user: str,
         pick: Annotated[str, Form(max_length=LONGEST_PICK)] = "",
         unpick: Annotated[str, Form(max_length=LONGEST_PICK)] = "",
@@ -102,8 +102,12 @@ def _shown(reelsense: ReelSense, user: str) -> dict[str, Any]:
     document = reelsense.profile(user, POINTS)
     table = reelsense.table
     taught = learnt(reelsense.event_log.of(user), table, reelsense.profiles.get(user, table), SHOWN_EVENTS)
+    named = [one for part in ("interests", "dislikes") for interest in document[part] for one in interest["videos"]]
+    named += [*taught, *document["picks"]]
+    ids = [one["video"] if "video" in one else one["pick"] for one in named]
     return {
         "viewer": user,
+        "titles": titles_of(reelsense, ids),
         "profile": document,
         "plot": interest_plot(document["over_time"]),
         "learnt": taught,

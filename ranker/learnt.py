@@ -35,16 +35,16 @@ def learnt(events: Sequence[StoredEvent], table: VideoTable, profile: Profile, m
     return [_said(event, table, profile, interests) for event in latest]
 
 
-def _said(
-    event: StoredEvent, table: VideoTable, profile: Profile, interests: Mapping[str, int]
-) -> dict[str, Any]:
+def _said(event: StoredEvent, table: VideoTable, profile: Profile, interests: Mapping[str, int]) -> dict[str, Any]:
     snapshot = table.snapshot
     video, row = watched_of(snapshot, event.video_id), snapshot.row(event.video_id)
     scale = profile.scale
     worth = value(event, None if video is None else video.duration, scale.norms, scale.habit)
     half_life = LONG_HALF_LIFE_SECONDS if worth >= 0 else NEGATIVE_HALF_LIFE_SECONDS
     number = interests[event.video_id]
-    strongest = [] if video is None else heapq.nlargest(SHOWN_TAGS, video.tags.items(), key=lambda tag: (tag[1], tag[0]))
+    strongest = (
+        [] if video is None else heapq.nlargest(SHOWN_TAGS, video.tags.items(), key=lambda tag: (tag[1], tag[0]))
+    )
     return {
         "id": event.id,
         "at": event.at,

@@ -117,8 +117,9 @@
     const length = Number(of.dataset.duration);
     const watched = Math.round(seconds * 1000) / 1000;
     if (of.dataset.gone) return null;
-    if (why === "next" && !ended && !of.dataset.refused && watched < Number(of.dataset.quick)) {
-      return note(of, "skip", { watched_seconds: watched });
+    if (why === "next" && !ended && watched < Number(of.dataset.quick)) {
+      // Who said that it is not for them has said more than a skip would.
+      return of.dataset.refused ? null : note(of, "skip", { watched_seconds: watched });
     }
     if (watched < 0.3 && why !== "end") return null;
     return note(of, "view", { watched_seconds: why === "end" ? Math.max(watched, Math.min(length, watched + 0.3)) : watched, loops });
@@ -197,7 +198,7 @@
     const place = all.indexOf(card);
     for (let at = place + step; at >= 0 && at < all.length; at += step) {
       if (all[at].dataset.gone) continue;
-      all[at].scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+      feed.scrollTo({ top: all[at].offsetTop - feed.offsetTop, behavior: calm ? "auto" : "smooth" });
       all[at].focus({ preventScroll: true });
       if (calm) enter(all[at]);
       return true;
@@ -395,6 +396,10 @@
   }
 
   document.documentElement.classList.add("script");
+  const opener = document.getElementById("up-next");
+  opener.addEventListener("click", () => {
+    opener.setAttribute("aria-expanded", String(document.getElementById("up-next-list").classList.toggle("open")));
+  });
   for (const hidden of page.querySelectorAll(".scripted")) hidden.hidden = false;
   for (const button of page.querySelectorAll("[data-go]")) button.addEventListener("click", () => go(Number(button.dataset.go)));
   list(document, new Set());
