@@ -26,6 +26,7 @@ from app.event_routes import event_routes
 from app.feed_pages import feed_pages
 from app.guard import Guard
 from app.intaking import Intaking
+from app.library_pages import library_pages
 from app.media_routes import media_routes
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
@@ -38,6 +39,7 @@ from app.site import Site
 from app.status_stream import StatusStreams
 from app.stopping import Stopping
 from app.upload_routes import form_routes, tus_routes
+from app.video_pages import video_pages
 from app.viewer_pages import viewer_pages
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
@@ -62,8 +64,8 @@ def create_api(settings: Settings) -> FastAPI:
     reelsense = ReelSense(settings)
     access = Access(reelsense)
     intaking = Intaking(reelsense)
-    site = Site(reelsense, access)
     stopping = Stopping()
+    site = Site(reelsense, access)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,9 +106,11 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(asset_routes())
     for pages in (
         site.key_routes(),
+        feed_pages(site),
+        viewer_pages(site),
+        library_pages(site),
+        video_pages(site, admin),
         operation_pages(site, admin),
-        feed_pages(site, reelsense, access),
-        viewer_pages(site, reelsense, access),
     ):
         api.include_router(pages)
     return api

@@ -14,9 +14,7 @@ from urllib.parse import quote, unquote
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from app.access import Access
 from app.for_you import Asked, beginning, cards
-from app.operations import ReelSense
 from app.site import HEADERS, Site
 from app.viewer_names import LONGEST_NAME, check_viewer
 from app.web_captions import captions_of
@@ -31,8 +29,9 @@ Ids = Annotated[str, Query(max_length=33 * MOST_IDS)]
 Name = Annotated[str, Form(max_length=4 * LONGEST_NAME)]
 
 
-def feed_pages(site: Site, reelsense: ReelSense, access: Access) -> APIRouter:
+def feed_pages(site: Site) -> APIRouter:
     """`/`, and what it asks for."""
+    reelsense, access = site.reelsense, site.access
     router = site.router()
     viewer = [Depends(access.require("recommend"))]
     reader = [Depends(access.require("read"))]

@@ -122,5 +122,10 @@ def beginning(reelsense: ReelSense) -> dict[str, Any]:
 
     return {
         "viewers": latest_viewers(reelsense.catalogue, SHOWN_VIEWERS),
-        "topics": reelsense.table.snapshot.tags.commonest(SHOWN_TOPICS),
+        "topics": topics(reelsense, SHOWN_TOPICS),
     }
+
+
+def topics(reelsense: ReelSense, most: int) -> list[str]:
+    """What many videos are about."""
+    return [tag for tag, _ in reelsense.table.snapshot.tags.most_carried(most)]

@@ -258,6 +258,7 @@ class ReelSense:
             "duration": frames.duration if frames else video.media.duration,
             "degraded": degraded,
             "frames": {"decoded": frames.frames_decoded, "declared": frames.frames_declared} if frames else None,
+            "frame_seconds": artifacts["frames"].arrays["seconds"].round(3).tolist() if artifacts["frames"] else [],
             "stages": self._stages(video),
             "labels": _dumped(vision.labels if vision else []),
             "objects": _dumped(vision.objects if vision else []),

@@ -14,9 +14,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from app.access import Access
 from app.feed_pages import WHO, who
-from app.for_you import titles_of
+from app.for_you import titles_of, topics
 from app.interest_plot import interest_plot
 from app.operations import ReelSense
 from app.site import HEADERS, Site
@@ -28,11 +27,13 @@ PAGE = 50
 POINTS = 60
 SHOWN_EVENTS = 100
 SHOWN_ASIDE = 20
+SHOWN_TOPICS = 100
 Name = Annotated[str, Query(max_length=4 * LONGEST_NAME)]
 
 
-def viewer_pages(site: Site, reelsense: ReelSense, access: Access) -> APIRouter:
+def viewer_pages(site: Site) -> APIRouter:
     """`/viewers` and what is below it."""
+    reelsense, access = site.reelsense, site.access
     router = site.router("/viewers")
     viewer = [Depends(access.require("recommend"))]
     admin = [Depends(access.require("admin"))]
@@ -112,6 +113,6 @@ def _shown(reelsense: ReelSense, user: str) -> dict[str, Any]:
         "plot": interest_plot(document["over_time"]),
         "learnt": taught,
         "aside": reelsense.event_log.set_aside(None, user, SHOWN_ASIDE),
-        "topics": table.snapshot.tags.commonest(SHOWN_EVENTS),
+        "topics": topics(reelsense, SHOWN_TOPICS),
         "now": time.time(),
     }

@@ -55,11 +55,17 @@ class TagIndex:
         videos = self.rows - len(self.replaced)
         return math.log1p(videos / carrying) / math.log1p(videos) if carrying else 0.0
 
-    def commonest(self, most: int) -> list[str]:
-        """The tags that most rows carry, by how many, then by name."""
-        # A copy: another thread may add a tag while this one counts.
-        carrying = [(-count, tag) for tag, count in list(self._carrying.items()) if count > 0]
-        return [tag for _, tag in heapq.nsmallest(most, carrying)]
+    def rows_with(self, tag: str, n_rows: int) -> npt.NDArray[np.int64]:
+        """int64 [n]: those of the first `n_rows` rows that carry a tag, replaced ones too."""
+        postings = self._postings.get(tag)
+        rows = np.array(postings[0] if postings is not None else [], np.int64)
+        return rows[rows < n_rows]
+
+    def most_carried(self, most: int) -> list[tuple[str, int]]:
+        """The `most` tags that most videos carry, and how many do; ties by name."""
+        # A copy made in one step: another thread may add tags.
+        counts = list(self._carrying.items())
+        return heapq.nsmallest(most, counts, key=lambda item: (-item[1], item[0]))
 
     def matches(self, wanted: Mapping[str, float], n_rows: int) -> Float64:
         """float64 [n_rows]: the match of `wanted` with each of the first `n_rows` rows."""
