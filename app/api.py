@@ -25,6 +25,8 @@ from app.assets import asset_routes
 from app.event_routes import event_routes
 from app.guard import Guard
 from app.intaking import Intaking
+from app.library_pages import library_pages
+from app.media_routes import media_routes
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
@@ -34,7 +36,11 @@ from app.quality_pages import quality_pages
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
+from app.status_stream import StatusStreams
+from app.stopping import Stopping
+from app.upload_pages import upload_pages
 from app.upload_routes import form_routes, tus_routes
+from app.video_pages import video_pages
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 from workers import logs
@@ -58,12 +64,14 @@ def create_api(settings: Settings) -> FastAPI:
     reelsense = ReelSense(settings)
     access = Access(reelsense)
     intaking = Intaking(reelsense)
+    stopping = Stopping()
     site = Site(reelsense, access)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with reporting(settings, "api"):
             intaking.start()
+            stopping.listen()
             yield
             intaking.stop()
         reelsense.catalogue.close()
@@ -81,6 +89,7 @@ def create_api(settings: Settings) -> FastAPI:
     # Before the routes of uploads by id, or `presigned` would be taken for one.
     api.include_router(presigned_routes(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("upload"))])
     api.include_router(tus_routes(intaking, access), prefix="/api/v1")
+    api.include_router(media_routes(reelsense, access, StatusStreams(reelsense, stopping)), prefix="/api/v1")
     api.include_router(_videos(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("read"))])
     api.include_router(event_routes(reelsense, access), prefix="/api/v1")
     api.include_router(_viewers(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("recommend"))])
@@ -95,7 +104,14 @@ def create_api(settings: Settings) -> FastAPI:
     )
     # The pages; they ask for scopes as the routes above do.
     api.include_router(asset_routes())
-    for pages in (site.key_routes(), operation_pages(site, admin), quality_pages(site, access)):
+    for pages in (
+        site.key_routes(),
+        library_pages(site),
+        video_pages(site, admin),
+        upload_pages(site, intaking),
+        operation_pages(site, admin),
+        quality_pages(site, access),
+    ):
         api.include_router(pages)
     return api
 

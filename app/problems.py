@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.admission import BusyError
+from app.byte_ranges import RangeError
 from store import measurements
 from store.errors import InputError, NotFoundError, PassingError, ReelsenseError, SettingsError
 
@@ -34,6 +35,9 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "job.wrong_state": 409,
         "job.incomplete": 409,
         "video.quarantined": 409,
+        "video.not_ready": 404,
+        "request.range": 416,
+        "request.too_many_streams": 503,
         "upload.malformed": 400,
         "upload.version": 412,
         "upload.offset_mismatch": 409,
@@ -68,6 +72,8 @@ def problem(_: Request | None, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_seconds)
     if error.code in ("access.key_missing", "access.key_invalid", "access.key_expired"):
         headers["WWW-Authenticate"] = 'Bearer realm="reelsense"'
+    if isinstance(error, RangeError):
+        headers["Content-Range"] = f"bytes */{error.bytes}"
     if error.code == "upload.version":
         headers["Tus-Version"] = "1.0.0"
     return _answer(error, status_of(error), headers)

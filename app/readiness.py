@@ -47,9 +47,9 @@ def parts_of(reelsense: ReelSense) -> list[Part]:
     return [Part(name, _trouble(reelsense, name)) for name in PARTS]
 
 
-def broker_trouble(reelsense: ReelSense) -> ReelsenseError | None:
-    """Why the broker does not answer; None when it does."""
-    return _trouble(reelsense, "broker")
+def broker_of(reelsense: ReelSense) -> Part:
+    """Ask the broker alone."""
+    return Part("broker", _trouble(reelsense, "broker"))
 
 
 def _trouble(reelsense: ReelSense, name: str) -> ReelsenseError | None:

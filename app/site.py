@@ -9,6 +9,7 @@ from another host or written inline, and the policy in their headers forbids it.
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -25,7 +26,7 @@ from app.access import COOKIE, Access
 from app.assets import PAGES, address
 from app.operations import ReelSense
 from app.queue_commands import clock, duration
-from app.readiness import broker_trouble
+from app.readiness import Part, broker_of
 from store.api_keys import AccessError
 from store.errors import InputError, ReelsenseError
 
@@ -53,7 +54,7 @@ class Site:
     def __init__(self, reelsense: ReelSense, access: Access) -> None:
         self.reelsense = reelsense
         self.access = access
-        self._broker: tuple[float, ReelsenseError | None] = (float("-inf"), None)
+        self._broker: tuple[float, Part | None] = (float("-inf"), None)
 
     def router(self, prefix: str = "") -> APIRouter:
         """A router for pages."""
@@ -64,13 +65,13 @@ class Site:
         common = {"path": request.url.path, "entered": COOKIE in request.cookies, "broker_error": self._broker_error()}
         return html(name, common | seen, status)
 
-    def _broker_error(self) -> ReelsenseError | None:
-        """Why what is uploaded now would wait; pages can be read all the same."""
-        asked, error = self._broker
-        if time.monotonic() - asked > BROKER_SECONDS:
-            error = broker_trouble(self.reelsense)
-            self._broker = (time.monotonic(), error)
-        return error
+    def _broker_error(self) -> dict[str, Any] | None:
+        """Why what is uploaded now would wait, in words that anybody may read; pages can be read all the same."""
+        asked, part = self._broker
+        if part is None or time.monotonic() - asked > BROKER_SECONDS:
+            part = broker_of(self.reelsense)
+            self._broker = (time.monotonic(), part)
+        return None if part.error is None else part.as_json()
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -159,8 +160,26 @@ def templates() -> jinja2.Environment:
     environment.globals["asset"] = address
     environment.filters["clock"] = clock
     environment.filters["duration"] = duration
-    environment.filters["segment"] = segment
+    environment.filters |= {"segment": segment, "clocked": clocked, "day": day, "instant": instant}
     return environment
+
+
+def clocked(seconds: float) -> str:
+    """Seconds within a video as people say them: `0:07`, `1:02:03`."""
+    whole = int(seconds)
+    minutes = f"{whole // 60 % 60:02d}" if whole >= 3600 else str(whole // 60)
+    return (f"{whole // 3600}:" if whole >= 3600 else "") + f"{minutes}:{whole % 60:02d}"
+
+
+def instant(at: float) -> str:
+    """A moment for machines."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def day(at: float) -> str:
+    """A day for people: `25 Nov 2026` (UTC)."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment.day} {moment:%b %Y}"
 
 
 def segment(text: str) -> str:
