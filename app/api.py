@@ -33,11 +33,13 @@ from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
+from app.quality_pages import quality_pages
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
 from app.site import Site
 from app.status_stream import StatusStreams
 from app.stopping import Stopping
+from app.upload_pages import upload_pages
 from app.upload_routes import form_routes, tus_routes
 from app.video_pages import video_pages
 from app.viewer_pages import viewer_pages
@@ -110,7 +112,9 @@ def create_api(settings: Settings) -> FastAPI:
         viewer_pages(site),
         library_pages(site),
         video_pages(site, admin),
+        upload_pages(site, intaking),
         operation_pages(site, admin),
+        quality_pages(site, access),
     ):
         api.include_router(pages)
     return api

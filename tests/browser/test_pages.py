@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 
 from tests.browser.watching import SIZES, Scheme, watched
 
-PATHS = ("/operations",)
+PATHS = ("/operations", "/quality")
 
 
 @pytest.mark.parametrize("size", SIZES)
