@@ -23,6 +23,7 @@ from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
 from app.assets import asset_routes
 from app.event_routes import event_routes
+from app.feed_pages import feed_pages
 from app.guard import Guard
 from app.intaking import Intaking
 from app.library_pages import library_pages
@@ -42,6 +43,7 @@ from app.stopping import Stopping
 from app.upload_pages import upload_pages
 from app.upload_routes import form_routes, tus_routes
 from app.video_pages import video_pages
+from app.viewer_pages import viewer_pages
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 from workers import logs
@@ -107,6 +109,8 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(asset_routes())
     for pages in (
         site.key_routes(),
+        feed_pages(site),
+        viewer_pages(site),
         library_pages(site),
         video_pages(site, admin),
         upload_pages(site, intaking),
