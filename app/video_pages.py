@@ -63,7 +63,7 @@ def video_pages(site: Site, admin: AdminAccess) -> APIRouter:
             raise NotFoundError("video.unknown", "This video has no such captions.")
         return Response(video_view.web_vtt(found[number][2]), headers=HEADERS, media_type="text/vtt")
 
-    @router.post("/{video}/retry")
+    @router.post("/{video}/retry", dependencies=[Depends(site.access.require("admin"))])
     def retry(request: Request, video: str) -> Response:
         found = reelsense.catalogue.video(video)
         Administrator(reelsense, admin.page(request)).retry(found.id)
