@@ -68,7 +68,7 @@ def test_all_that_is_understood_stands_on_the_page(client: TestClient, dog: str)
     assert palette["aria-label"] == "red 60 %, grey 40 %"
     fills = [rect["fill"] for rect in page.all("rect") if rect["fill"].startswith("#")]
     assert fills == ["#aa1122", "#808080"]
-    assert len(page.all("rect", class_="vision")) == 4 + 2, "its tokens, and two legends"
+    assert len(page.all("rect", class_="vision")) == 4 + 3, "its tokens, its share, and two legends"
     assert "-0.00" not in page.text
 
 
