@@ -27,6 +27,7 @@ from app.feed_pages import feed_pages
 from app.guard import Guard
 from app.intaking import Intaking
 from app.library_pages import library_pages
+from app.map_pages import map_pages
 from app.media_routes import media_routes
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
@@ -113,6 +114,7 @@ def create_api(settings: Settings) -> FastAPI:
         library_pages(site),
         video_pages(site, admin),
         upload_pages(site, intaking),
+        map_pages(site),
         operation_pages(site, admin),
         quality_pages(site, access),
     ):

@@ -121,7 +121,7 @@ def beginning(reelsense: ReelSense) -> dict[str, Any]:
     from store.known_viewers import latest_viewers
 
     return {
-        "viewers": latest_viewers(reelsense.catalogue, SHOWN_VIEWERS),
+        "viewers": latest_viewers(reelsense.event_log, SHOWN_VIEWERS),
         "topics": topics(reelsense, SHOWN_TOPICS),
     }
 

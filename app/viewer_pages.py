@@ -85,7 +85,7 @@ def _listed(reelsense: ReelSense, after: str, beginning: str) -> dict[str, Any]:
     for name in (after, beginning):
         if name:
             check_viewer(name)
-    found = viewers_after(reelsense.catalogue, after, PAGE + 1, beginning)
+    found = viewers_after(reelsense.event_log, after, PAGE + 1, beginning)
     shown = found[:PAGE]
     return {
         "viewers": shown,

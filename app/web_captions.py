@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.video_view import web_vtt
+from store.administration import Administration
+from store.errors import InputError
 from store.records import TextAttributes, TranscriptAttributes
 
 if TYPE_CHECKING:
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
 
 
 def captions_of(reelsense: ReelSense, video_id: str) -> str:
-    """The captions of a video, without cues while there are none. Raises `video.unknown`."""
+    """The captions of a video, without cues while there are none. Raises `video.unknown`, `video.quarantined`."""
     video = reelsense.catalogue.video(video_id)
+    if mark := Administration(reelsense.catalogue).quarantined([video.id]).get(video.id):
+        raise InputError("video.quarantined", mark.message)
     text = reelsense.artifact(video, "text")
     written = [] if text is None else TextAttributes.model_validate(text.attributes).captions
     if track := next((track for track in written if track.segments), None):

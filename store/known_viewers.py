@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from store.catalogue import Catalogue
-from store.event_log import events
+from store.event_log import EventLog, events
 from store.own_tables import transaction
 from store.picks import picks
 
@@ -26,7 +25,7 @@ class KnownViewer:
     at: float
 
 
-def viewers_after(catalogue: Catalogue, after: str, limit: int, beginning: str = "") -> list[KnownViewer]:
+def viewers_after(log: EventLog, after: str, limit: int, beginning: str = "") -> list[KnownViewer]:
     """The first `limit` viewers behind the name `after`, in the database's order of names; with `beginning`, only names
     that begin so. Read from the indices: no more of the log than is shown. Raises `database.unavailable`."""
     parts = []
@@ -50,15 +49,15 @@ def viewers_after(catalogue: Catalogue, after: str, limit: int, beginning: str =
         .order_by(both.c.user_id)
         .limit(limit)
     )
-    with transaction(catalogue) as connection:
+    with transaction(log.catalogue) as connection:
         return [KnownViewer(row[0], int(row[1]), int(row[2]), float(row[3])) for row in connection.execute(whole)]
 
 
-def latest_viewers(catalogue: Catalogue, limit: int) -> list[str]:
+def latest_viewers(log: EventLog, limit: int) -> list[str]:
     """Who did something last, the latest first. Raises `database.unavailable`."""
     newest = sa.select(events.c.user_id, events.c.sequence).order_by(events.c.sequence.desc()).limit(LOOKED_AT)
     chosen = newest.subquery()
     last = sa.func.max(chosen.c.sequence)
     query = sa.select(chosen.c.user_id).group_by(chosen.c.user_id).order_by(last.desc()).limit(limit)
-    with transaction(catalogue) as connection:
+    with transaction(log.catalogue) as connection:
         return [str(name) for name in connection.execute(query).scalars()]

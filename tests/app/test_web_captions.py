@@ -14,7 +14,7 @@ def segment(start: float, end: float, text: str) -> dict[str, Any]:
 
 
 def test_another_reader_reads_the_same_cues() -> None:
-    cues = [segment(3661.5, 3662.25, "late"), segment(0.0, 1.9996, "first\nsecond  line")]
+    cues = [segment(0.0, 1.9996, "first\nsecond  line"), segment(3661.5, 3662.25, "late")]
     read = pysubs2.SSAFile.from_string(web_vtt(cues), format_="vtt")
     assert [(event.start, event.end, event.plaintext) for event in read] == [
         (0, 2000, "first second line"),
