@@ -22,10 +22,12 @@ from app.assets import asset_routes
 from app.conditional import Conditional
 from app.documentation import documentation_routes
 from app.event_routes import event_routes
+from app.feed_pages import feed_pages
 from app.guard import Guard
 from app.idempotency import Idempotency
 from app.intaking import Intaking
 from app.library_pages import library_pages
+from app.map_pages import map_pages
 from app.media_routes import media_routes
 from app.model_routes import model_routes
 from app.monitoring_routes import monitoring_routes
@@ -45,6 +47,7 @@ from app.upload_pages import upload_pages
 from app.upload_routes import form_routes, tus_routes
 from app.video_pages import video_pages
 from app.video_routes import video_routes
+from app.viewer_pages import viewer_pages
 from app.viewer_routes import viewer_routes
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
@@ -111,9 +114,12 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(asset_routes())
     for pages in (
         site.key_routes(),
+        feed_pages(site),
+        viewer_pages(site),
         library_pages(site),
         video_pages(site, admin),
         upload_pages(site, intaking),
+        map_pages(site),
         operation_pages(site, admin),
         quality_pages(site, access),
     ):
