@@ -69,12 +69,15 @@
     sending = sending.then(async () => {
       try {
         const results = await send();
+        let told = false;
         for (const result of results) {
           if (result.state === "refused" && result.code === "video.unknown") gone(result.event.video);
           else if (result.state === "refused") say(`Not taken: ${result.message}`);
           else if (result.state === "set_aside") say(`Set aside: ${result.detail}`);
+          told ||= result.state === "refused" || result.state === "set_aside";
         }
-        if (last) await ask(last);
+        // What was not taken is said, and not talked over.
+        if (last) await ask(last, !told);
       } catch (error) {
         say(`What you did could not be sent (${error.message}); it is kept, and will be tried again.`);
       }
@@ -130,7 +133,7 @@
     const loops = watch ? watch.loops : 0;
     const event = finishWatching("end");
     watch = { card: of, seconds: 0, at: 0, loops: loops + 1, ended: true };
-    if (event) flush(event);
+    if (event) flush({ kind: "finish", video: event.video });
     if (document.getElementById("go-on").checked && !calm && !dialog.open) {
       go(1);
     } else if (!calm) {
@@ -235,7 +238,7 @@
   }
 
   // --- the feed answers --------------------------------------------------------------------------------------------
-  async function ask(last) {
+  async function ask(last, aloud) {
     const mine = ++asked;
     const all = cards().filter((of) => !of.classList.contains("end"));
     const place = card ? all.indexOf(card) : -1;
@@ -247,9 +250,9 @@
     const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
     // An answer that another one overtook says nothing any more.
     if (mine !== asked) return;
-    take(parsed);
+    take(parsed, aloud);
   }
-  function take(parsed) {
+  function take(parsed, aloud) {
     const fresh = [...parsed.querySelectorAll("[data-cards] > .card")];
     const there = cards();
     const place = card ? there.indexOf(card) : -1;
@@ -280,7 +283,8 @@
     }
     list(parsed, kept);
     const text = parsed.querySelector("[data-answer]").textContent;
-    if (text) { say(text); answered.textContent = text; }
+    if (text && aloud) say(text);
+    if (text) answered.textContent = text;
     const at = cards().indexOf(card);
     cards().forEach((of, index) => media(of, Math.abs(index - at) <= FAR, index === at + 1));
   }

@@ -7,26 +7,60 @@ where there is none these tests skip, saying so.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from playwright.sync_api import Browser
 
 from app.clips import CLIPS, fetch
 from store.errors import ModelError
 from store.settings import load_settings
 from tests.app.commands import reelsense
-from tests.app.serving import serving
+from tests.app.serving import Api, serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# Short and unlike each other: what pages need to show is all in them, and they are read in seconds.
+# Unlike each other, and read in seconds: what pages show is all in them.
 SHOWN = ("obama_speech.mp4", "small.mp4")
+# Half a second long; everything that people may write about it is an attack.
+ATTACKED = "park.mp4"
+SCRIPT = "<script>owned=1</script><img src=x onerror=owned=1>'\"&amp;{{7*7}}"
+VIEWER = "ana"
+# A slash, a tag, letters from right to left, an emoji, a combining mark, and what ends a script.
+ODD_VIEWER = "o/../dd \u05d0\u05d1\U0001f9ff e\u0301 </script><b>"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running application: where, and its videos by file name."""
+
+    api: Api
+    videos: dict[str, str]
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"http://127.0.0.1:{self.api.port}"
+
+    def path(self, pattern: str) -> str:
+        """A path whose `{video}`, `{attacked}`, `{viewer}` and `{odd}` are those that are there."""
+        names = {"viewer": VIEWER, "odd": ODD_VIEWER}
+        known = {"video": self.videos[SHOWN[0]], "attacked": self.videos[f"{_file_name()}"]}
+        return pattern.format(**known, **{name: quote(text, safe="") for name, text in names.items()})
+
+
+def _file_name() -> str:
+    # A slash is no part of a file's name, and the longest name is 255 bytes.
+    return SCRIPT.replace("/", "") + ".mp4"
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
+def browser() -> Iterator[Browser]:
     """Headless Chromium, one for each process of tests."""
     program = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
     if program is None:
@@ -52,30 +86,58 @@ def clips() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def understood(tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path]) -> Path:
-    """A data directory with clips that are ready, made once for all processes of tests. Copy it to change it."""
+    """A data directory with clips that are ready, made once for all processes of tests. Copy it to change it.
+
+    Who works on pages keeps it from run to run in a folder named by UNDERSTOOD_CLIPS."""
     root = tmp_path_factory.getbasetemp()
     shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "understood-clips"
+    shared = Path(os.environ.get("UNDERSTOOD_CLIPS", shared))
     with (shared.with_suffix(".lock")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not shared.exists():
             making = shared.with_suffix(".making")
-            for name in SHOWN:
-                clip = next(clip for clip in CLIPS if clip.file_name == name)
-                words = ("--title", clip.title, "--tags", ",".join(clip.tags))
-                answer = reelsense("add", clips[name], *words, "--json", "--data", making)
-                assert answer.status == 0, answer.stderr
+            attacked = root / _file_name()
+            shutil.copy(clips[ATTACKED], attacked)
+            attacked.with_suffix(".srt").write_text(f"1\n00:00:00,000 --> 00:00:00,400\nSaid {SCRIPT}\n")
+            words = ("--title", SCRIPT, "--tags", SCRIPT, "--creator", SCRIPT, "--description", SCRIPT)
+            for given in ((attacked, *words), [clips[name] for name in SHOWN]):
+                answer = reelsense("add", *given, "--json", "--data", making)
+                assert answer.status == 0, answer.stdout
             # One worker: each loads the models, which costs more than what it then does.
-            shown = (clips[name] for name in SHOWN)
-            answer = reelsense("add", *shown, "--wait", "--json", "--data", making, REELSENSE_WORKERS="1")
-            assert [item["state"] for item in answer.json["videos"]] == ["ready"] * len(SHOWN), answer.stdout
+            answer = reelsense("reconcile", "--wait", "--json", "--data", making, REELSENSE_WORKERS="1")
+            assert answer.status == 0, answer.stdout
+            states = [row["state"] for row in reelsense("status", "--json", "--data", making).json["videos"]]
+            assert states == ["ready"] * 3, states
             making.rename(shared)
     return shared
 
 
-@pytest.fixture(scope="session")
-def origin(understood: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the API and pages over a copy of these clips, without a broker: nothing is processed, all is read."""
-    data = tmp_path_factory.mktemp("served") / "data"
+def copied(understood: Path, folder: Path) -> Path:
+    """A data directory of one's own with the clips that are ready."""
+    data = folder / "data"
     shutil.copytree(understood, data)
-    with serving(data) as api:
-        yield f"http://127.0.0.1:{api.port}"
+    return data
+
+
+def videos_of(api: Api) -> dict[str, str]:
+    """Ids by file name."""
+    status, _, body = api.ask("GET", "/api/v1/videos")
+    assert status == 200, body
+    ids = [row["id"] for row in json.loads(body)["videos"]]
+    return {json.loads(api.ask("GET", f"/api/v1/videos/{video}")[2])["file_name"]: video for video in ids}
+
+
+@pytest.fixture(scope="session")
+def served(understood: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The API and pages over a copy of these clips, without a broker: nothing is processed, all is read. Two viewers
+    have watched some, and neither all."""
+    with serving(copied(understood, tmp_path_factory.mktemp("served"))) as api:
+        found = Served(api, videos_of(api))
+        for viewer in (VIEWER, ODD_VIEWER):
+            for video in found.videos.values():
+                event = {"user": viewer, "video": video, "kind": "view", "watched_seconds": 4}
+                status, _, body = api.ask(
+                    "POST", "/api/v1/events", {"Content-Type": "application/json"}, json.dumps(event).encode()
+                )
+                assert status < 300, body
+        yield found

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, Response
 
 # The width of a small phone and of a laptop, in CSS pixels.
 SIZES: dict[str, tuple[int, int]] = {"phone": (360, 740), "desktop": (1280, 800)}
@@ -43,6 +43,11 @@ class Watched:
         if response.status >= 500:
             self.troubles.append(f"{response.status} from {response.url}")
 
+    def dialog(self, dialog: Dialog) -> None:
+        """A box of the browser's: no page of ours opens one, so it is a script that came in with somebody's words."""
+        self.troubles.append(f"a {dialog.type} box: {dialog.message}")
+        dialog.dismiss()
+
     def open(self, path: str, status: int = 200) -> Page:
         """Open a path of the served application and wait for what it loads; fails for another status."""
         answer = self.page.goto(self.origin + path, wait_until="load")
@@ -53,6 +58,7 @@ class Watched:
     def calm(self) -> None:
         """Fail with all that went wrong, if anything did."""
         assert not self.troubles, "\n".join(self.troubles)
+        assert self.page.evaluate("globalThis.owned === undefined"), "a script that somebody wrote has run"
 
     def findings(self) -> list[str]:
         """What axe-core finds that is serious or critical, one line each with the element it is about."""
@@ -75,17 +81,20 @@ def _why(node: dict[str, Any]) -> str:
 
 @contextmanager
 def watched(
-    browser: Browser, origin: str, size: str = "desktop", scheme: Scheme = "light", **options: Any
+    browser: Browser, origin: str, size: str = "desktop", scheme: Scheme = "light", *, viewer: str = "", **options: Any
 ) -> Iterator[Watched]:
-    """A page of a context of its own, without anybody's cookies, at a width of `SIZES`."""
+    """A page of a context of its own, at a width of `SIZES`, without cookies but for who watches. Nothing moves by
+    itself in it unless `reduced_motion` says otherwise."""
     width, height = SIZES[size]
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **options
-    )
+    settings: Any = {"viewport": {"width": width, "height": height}, "color_scheme": scheme, "reduced_motion": "reduce"}
+    context = browser.new_context(**(settings | options))
+    if viewer:
+        context.add_cookies([{"name": "reelsense_viewer", "value": quote(viewer, safe=""), "url": origin}])
     try:
         seen = Watched(context.new_page(), origin)
         seen.page.on("console", seen.console)
         seen.page.on("pageerror", lambda error: seen.troubles.append(f"script error: {error}"))
+        seen.page.on("dialog", seen.dialog)
         seen.page.on("request", seen.request)
         seen.page.on("response", seen.response)
         yield seen
