@@ -130,7 +130,7 @@ def videos_of(api: Api) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def served(understood: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The API and pages over a copy of these clips, without a broker: nothing is processed, all is read. Two viewers
-    have watched."""
+    have watched some, and neither all."""
     with serving(copied(understood, tmp_path_factory.mktemp("served"))) as api:
         found = Served(api, videos_of(api))
         for viewer in (VIEWER, ODD_VIEWER):
