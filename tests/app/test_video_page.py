@@ -137,6 +137,33 @@ def test_a_failure_stands_on_the_page_and_can_be_tried_again(client: TestClient,
     assert run.state == "queued"
 
 
+def test_administrators_set_aside_release_and_delete(client: TestClient, reelsense: ReelSense) -> None:
+    video = understand(reelsense, "unwanted", metadata=Metadata(title="unwanted"))
+    path = f"/videos/{video}"
+    actions = {form["action"] for form in Page(client.get(path).text).all("form") if "/key" not in form["action"]}
+    assert actions == {f"{path}/quarantine", f"{path}/delete"}
+    assert client.post(f"{path}/quarantine", data={"reason": EVIL}, follow_redirects=False).status_code == 303
+    page = Page(client.get(path).text)
+    assert "video.quarantined" in page.text
+    assert not page.all("form", action=f"{path}/quarantine")
+    assert client.post(f"{path}/release").status_code == 200
+    assert "video.quarantined" not in client.get(path).text
+    assert client.post(f"{path}/explode").status_code == 422
+    assert client.post(f"{path}/delete").status_code == 422, "only who is sure"
+    assert client.get(path).status_code == 200
+    answer = client.post(f"{path}/delete", data={"sure": "yes"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/library")
+    assert client.get(path).status_code == 404
+    assert "unwanted" not in client.get("/library").text
+    for name in ("prioritise", "cancel", "retry", "delete"):
+        assert client.post(f"{path}/{name}", data={"sure": "yes"}).status_code == 404
+    waiting = understand(reelsense, "in line", stages=("frames",))
+    for name in ("prioritise", "cancel"):
+        assert Page(client.get(f"/videos/{waiting}").text).all("form", action=f"/videos/{waiting}/{name}")
+        assert client.post(f"/videos/{waiting}/{name}", follow_redirects=False).status_code == 303
+    assert "video.cancelled" in client.get(f"/videos/{waiting}").text
+
+
 def test_nothing_that_is_said_becomes_markup(client: TestClient, reelsense: ReelSense) -> None:
     video = understand(
         reelsense,
