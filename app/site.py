@@ -28,7 +28,7 @@ from app.operations import ReelSense
 from app.queue_commands import clock, duration
 from app.readiness import Part, broker_of
 from store.api_keys import AccessError
-from store.errors import InputError, ReelsenseError
+from store.errors import ReelsenseError
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; object-src 'none'; form-action 'self'; base-uri 'none'; "
@@ -134,7 +134,7 @@ class Site:
         assert isinstance(error, HTTPException)
         if not _for_people(request):
             return problems.unrouted(request, error)
-        return self._error(request, InputError("request.invalid", f"{error.detail}."), error.status_code)
+        return self._error(request, problems.unrouted_error(error), error.status_code)
 
     def _error(self, request: Request, error: ReelsenseError, status: int) -> Response:
         # Not `page`: that asks the broker, and what failed may be what it would ask.
@@ -156,6 +156,7 @@ def templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_plain,
     )
     environment.globals["asset"] = address
     environment.filters["clock"] = clock
@@ -180,6 +181,14 @@ def day(at: float) -> str:
     """A day for people: `25 Nov 2026` (UTC)."""
     moment = datetime.fromtimestamp(at, UTC)
     return f"{moment.day} {moment:%b %Y}"
+
+
+def _plain(value: Any) -> Any:
+    """Texts without the control characters that HTML has no place for."""
+    return value.translate(_CONTROLS) if isinstance(value, str) else value
+
+
+_CONTROLS = {number: None for number in (*range(0x20), *range(0x7F, 0xA0)) if chr(number) not in "\t\n\r"}
 
 
 def segment(text: str) -> str:

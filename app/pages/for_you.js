@@ -15,9 +15,11 @@
   const now = () => Date.now() / 1000 + (Math.abs(skew) > 60 ? skew : 0);
   const session = unique();
   const FAR = 2; // cards so far from the one in sight let go of their media
-  const PASSED = 60; // as many ids as are sent along: all others have an event by then
+  const PASSED = 60; // as many ids as are sent along at most
+  const done = new Set(); // videos with an event that counts: no feed brings them again
 
   let card = null; // in sight
+  let heading = null; // where a key or button scrolls to, until it is in sight
   let watch = null; // what is watched of it
   let muted = true;
   let captions = true;
@@ -56,8 +58,10 @@
       location.href = "/key?then=/";
       return [];
     }
-    if (!answer.ok) throw new Error(`answered ${answer.status}`);
-    const { results } = await answer.json();
+    // What makes no sense to the server will make none later.
+    const hopeless = answer.status >= 400 && answer.status < 500 && answer.status !== 408 && answer.status !== 429;
+    if (!answer.ok && !hopeless) throw new Error(`answered ${answer.status}`);
+    const { results } = hopeless ? { results: [] } : await answer.json();
     // Whatever became of each, it has arrived.
     const sent = new Set(events.map((event) => event.id));
     outbox = outbox.filter((event) => !sent.has(event.id));
@@ -74,6 +78,7 @@
           if (result.state === "refused" && result.code === "video.unknown") gone(result.event.video);
           else if (result.state === "refused") say(`Not taken: ${result.message}`);
           else if (result.state === "set_aside") say(`Set aside: ${result.detail}`);
+          else done.add(result.event.video);
           told ||= result.state === "refused" || result.state === "set_aside";
         }
         // What was not taken is said, and not talked over.
@@ -99,6 +104,10 @@
     } else if (card && !card.classList.contains("end")) {
       begin(card);
     }
+  });
+
+  addEventListener("pageshow", (event) => {
+    if (event.persisted && card && !card.classList.contains("end")) { begin(card); flush({ kind: "", video: "" }); }
   });
 
   // --- what is watched ---------------------------------------------------------------------------------------------
@@ -161,6 +170,7 @@
     if (video.paused) play(card); else video.pause();
   }
   function enter(of) {
+    if (of === heading) heading = null;
     if (of === card) return;
     const left = card;
     const event = left ? finishWatching("next") : null;
@@ -198,11 +208,12 @@
   }
   function go(step) {
     const all = cards();
-    const place = all.indexOf(card);
+    const place = all.indexOf(heading && heading.isConnected ? heading : card);
     for (let at = place + step; at >= 0 && at < all.length; at += step) {
       if (all[at].dataset.gone) continue;
       feed.scrollTo({ top: all[at].offsetTop - feed.offsetTop, behavior: calm ? "auto" : "smooth" });
       all[at].focus({ preventScroll: true });
+      heading = all[at];
       if (calm) enter(all[at]);
       return true;
     }
@@ -233,6 +244,7 @@
     try {
       const answer = await fetch(`/api/v1/videos/${of.dataset.video}/media`, { method: "HEAD", credentials: "same-origin" });
       if (answer.status === 404 || answer.status === 410) why = `${named(of)} was deleted`;
+      else if (answer.status === 409) why = `${named(of)} was set aside`;
     } catch { why = `${named(of)} could not be fetched`; }
     stepOver(of, why);
   }
@@ -242,7 +254,8 @@
     const mine = ++asked;
     const all = cards().filter((of) => !of.classList.contains("end"));
     const place = card ? all.indexOf(card) : -1;
-    const passed = all.slice(0, place < 0 ? all.length : place + 1).slice(-PASSED).map((of) => of.dataset.video);
+    const above = all.slice(0, place < 0 ? all.length : place + 1).map((of) => of.dataset.video);
+    const passed = above.filter((video) => !done.has(video)).slice(-PASSED);
     const before = place < 0 ? [] : all.slice(place + 1).map((of) => of.dataset.video);
     const query = new URLSearchParams({ user, passed: passed.join(","), before: before.join(","), kind: last.kind, video: last.video });
     const answer = await fetch(`/feed/cards?${query}`, { credentials: "same-origin" });
@@ -360,6 +373,9 @@
   });
 
   // --- cards -------------------------------------------------------------------------------------------------------
+  // Who scrolls by hand goes elsewhere than a key said.
+  for (const kind of ["wheel", "touchstart"]) feed.addEventListener(kind, () => { heading = null; }, { passive: true });
+
   const inSight = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting && entry.intersectionRatio >= 0.6) enter(entry.target);
   }, { root: feed, threshold: [0.6] });

@@ -337,7 +337,7 @@ def test_all_of_it_can_be_used(browser: Browser, theatre: Theatre, size: str) ->
         theatre.reelsense.event(f"reader {size}", video_id(name), kind, None)
     scheme: Any = "dark" if size == "phone" else "light"
     with watched(browser, theatre.origin, size, scheme) as seen:
-        for path in ("/who", "/viewers", f"/viewers/reader%20{size}"):
+        for path in (f"/viewers/reader%20{size}",):
             seen.open(path)
             assert (path, seen.findings(), seen.overflow() <= 0) == (path, [], True)
         cookie = {"name": WHO, "value": f"reader%20{size}", "url": theatre.origin}
@@ -348,14 +348,3 @@ def test_all_of_it_can_be_used(browser: Browser, theatre: Theatre, size: str) ->
         expect(page.get_by_role("dialog")).to_be_visible()
         assert ("why", seen.findings(), seen.overflow() <= 0) == ("why", [], True)
         assert not [trouble for trouble in seen.troubles if not re.search("404|thumbnail", trouble)]
-
-
-def test_the_real_clips_are_calm(browser: Browser, origin: str) -> None:
-    with watched(browser, origin, "phone") as seen:
-        seen.open("/who")
-        seen.page.get_by_label("Name").fill("calm")
-        seen.page.get_by_role("button", name="Begin").click()
-        expect(seen.page.locator(".card.current")).to_be_visible()
-        seen.page.wait_for_load_state("networkidle")
-        seen.calm()
-        assert seen.overflow() <= 0
