@@ -68,7 +68,16 @@ class Access:
         return caller
 
     def caller(self, authorization: str | None, scope: Scope) -> Caller:
-        """Who sends this Authorization header. Raises `access.*`."""
+        """Who sends this Authorization header, and may do what the scope allows. Raises `access.*`."""
+        holder = self.holder(authorization)
+        if scope not in holder.scopes:
+            raise AccessError(
+                "access.scope_missing", f"The API key {holder.user} does not have the scope `{scope}` of this request."
+            )
+        return holder
+
+    def holder(self, authorization: str | None) -> Caller:
+        """Who sends this Authorization header, whatever they may do. Raises `access.*`."""
         if self.open_without_keys and not self.keys.exist():
             return Caller(LOCAL_USER, EVERYTHING)
         if not authorization:
@@ -81,12 +90,7 @@ class Access:
         if kind.lower() != "bearer":
             raise AccessError("access.key_invalid", "The Authorization header is not `Bearer KEY`.")
         key = self.keys.check(text.strip())
-        scopes = EVERYTHING if "admin" in key.scopes else frozenset(key.scopes)
-        if scope not in scopes:
-            raise AccessError(
-                "access.scope_missing", f"The API key {key.id} does not have the scope `{scope}` of this request."
-            )
-        return Caller(key.id, scopes)
+        return Caller(key.id, EVERYTHING if "admin" in key.scopes else frozenset(key.scopes))
 
     def enter(self, request: Request, response: Response, key: str) -> None:
         """Let this browser send the key from now on. Raises `access.*` for one that is no key."""

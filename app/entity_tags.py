@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from fastapi import Request, Response
+from fastapi import Response
 
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
-def has_already(request: Request, tag: str) -> bool:
-    """Whether the client's `If-None-Match` names this ETag (weak comparison), or any."""
-    header = request.headers.get("if-none-match", "")
+def has_already(header: str | None, tag: str) -> bool:
+    """Whether a client's `If-None-Match` names this ETag (weak comparison), or any."""
+    header = header or ""
     return header.strip() == "*" or tag.removeprefix("W/") in {
         found.removeprefix("W/") for found in _TAG.findall(header)
     }

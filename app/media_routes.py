@@ -102,7 +102,7 @@ def media_routes(reelsense: ReelSense, access: Access, streams: StatusStreams) -
             "content-security-policy": POLICY,
             "content-type": media_type(found.media.container),
         }
-        if has_already(request, tag):
+        if has_already(request.headers.get("if-none-match"), tag):
             return not_modified(headers)
         wanted = None
         # The id is the content's digest, so a range of another content is told apart by it alone.
@@ -133,7 +133,7 @@ def media_routes(reelsense: ReelSense, access: Access, streams: StatusStreams) -
         key = reelsense.graph.key(found, "frames")
         tag = f'"{found.id[:16]}-{key.version}-{seconds if seconds is not None else ""}-{width}"'
         headers = {"etag": tag, "cache-control": "private, max-age=300"}
-        if has_already(request, tag):
+        if has_already(request.headers.get("if-none-match"), tag):
             return not_modified(headers)
         path = artifact_key(key.stage, key.version, key.video_id, key.revision)
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +38,8 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "video.quarantined": 409,
         "video.not_ready": 404,
         "request.range": 416,
+        "request.too_many": 429,
+        "request.in_progress": 409,
         "request.too_many_streams": 503,
         "upload.malformed": 400,
         "upload.version": 412,
@@ -61,6 +64,15 @@ def status_of(error: ReelsenseError) -> int:
     if isinstance(error, PassingError):
         return 503
     return 500 if isinstance(error, SettingsError) else 422
+
+
+@contextlib.contextmanager
+def asked_for() -> Iterator[None]:
+    """Settings that a request names are its own fault, and not this installation's."""
+    try:
+        yield
+    except SettingsError as error:
+        raise InputError(error.code, error.message, hint=error.hint) from error
 
 
 def problem(_: Request | None, error: Exception) -> JSONResponse:
@@ -95,7 +107,25 @@ def malformed_error(error: RequestValidationError) -> InputError:
 def unrouted(_: Request, error: Exception) -> JSONResponse:
     """No such address, a method it does not know, a body that cannot be read."""
     assert isinstance(error, HTTPException)
-    return _answer(InputError("request.invalid", f"{error.detail}."), error.status_code, dict(error.headers or {}))
+    return _answer(unrouted_error(error), error.status_code, dict(error.headers or {}))
+
+
+def unrouted_error(error: HTTPException) -> InputError:
+    """What the framework refuses, as an error of ours."""
+    if error.status_code == 404:
+        return NotFoundError("request.unknown_address", "There is nothing at this address.", hint="See /api/docs.")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return InputError(
+            "request.method", "This address does not know this method.", hint=f"Allowed: {allowed}." if allowed else ""
+        )
+    return InputError("request.invalid", f"{error.detail}.")
+
+
+def unexpected(_: Request, __: Exception) -> JSONResponse:
+    """An error nobody expected: the log has its traceback, the client a code."""
+    text = "Something went wrong here that nobody expected; the server's log says what."
+    return _answer(ReelsenseError("internal", text), 500, {})
 
 
 def problem_document(error: ReelsenseError, status: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from app.operations import ReelSense
 from app.queue_commands import clock, duration
 from app.readiness import Part, broker_of
 from store.api_keys import AccessError
-from store.errors import InputError, ReelsenseError
+from store.errors import ReelsenseError
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; object-src 'none'; form-action 'self'; base-uri 'none'; "
@@ -134,7 +134,7 @@ class Site:
         assert isinstance(error, HTTPException)
         if not _for_people(request):
             return problems.unrouted(request, error)
-        return self._error(request, InputError("request.invalid", f"{error.detail}."), error.status_code)
+        return self._error(request, problems.unrouted_error(error), error.status_code)
 
     def _error(self, request: Request, error: ReelsenseError, status: int) -> Response:
         # Not `page`: that asks the broker, and what failed may be what it would ask.

@@ -207,7 +207,7 @@ def test_a_stream_says_each_change_and_ends(tmp_path: Path, content: bytes) -> N
 
     with serving(tmp_path) as api:
         base = f"http://127.0.0.1:{api.port}/api/v1/videos"
-        video = httpx2.post(base, files={"file": ("<b>\r\n\r\nevent: end.mp4", content)}).json()["id"]
+        video = httpx2.post(base, files={"file": ("<b>\r\n\r\nevent: end.mp4", content)}, timeout=60).json()["id"]
         reelsense = ReelSense(load_settings(data=tmp_path))
         key = reelsense.graph.key(reelsense.catalogue.video(video), "frames")
 
@@ -217,7 +217,7 @@ def test_a_stream_says_each_change_and_ends(tmp_path: Path, content: bytes) -> N
             reelsense.catalogue.fail(key, MediaError("media.no_frames", "Not one."))
 
         threading.Thread(target=fail_soon).start()
-        with httpx2.stream("GET", f"{base}/{video}/events", timeout=20) as answer:
+        with httpx2.stream("GET", f"{base}/{video}/events", timeout=60) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             lines = list(answer.iter_lines())
         kinds = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
@@ -237,8 +237,8 @@ def test_a_stream_says_each_change_and_ends(tmp_path: Path, content: bytes) -> N
 def test_an_open_stream_does_not_hold_the_server_up(tmp_path: Path, content: bytes) -> None:
     with serving(tmp_path) as api:
         base = f"http://127.0.0.1:{api.port}/api/v1/videos"
-        video = httpx2.post(base, files={"file": ("a.mp4", content)}).json()["id"]
-        with httpx2.stream("GET", f"{base}/{video}/events", timeout=20) as answer:
+        video = httpx2.post(base, files={"file": ("a.mp4", content)}, timeout=60).json()["id"]
+        with httpx2.stream("GET", f"{base}/{video}/events", timeout=60) as answer:
             lines = answer.iter_lines()
             assert next(lines) == "retry: 2000"
             api.process.terminate()
