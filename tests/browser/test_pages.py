@@ -15,6 +15,7 @@ PATHS = (
     "/upload",
     "/library",
     "/videos/{video}",
+    "/map",
     "/viewers",
     "/viewers/{viewer}",
     "/operations",
