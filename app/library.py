@@ -184,7 +184,7 @@ def _cards(
                 video.uploaded_at,
                 tags[:SHOWN_TAGS],
                 row is not None or reelsense.graph.has(reelsense.graph.key(video, "frames")),
-                row.attention if row is not None else {},
+                {str(name): share for name, share in row.attention.items()} if row is not None else {},
             )
         )
     return cards

@@ -156,6 +156,7 @@ def templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_plain,
     )
     environment.globals["asset"] = address
     environment.filters["clock"] = clock
@@ -180,6 +181,14 @@ def day(at: float) -> str:
     """A day for people: `25 Nov 2026` (UTC)."""
     moment = datetime.fromtimestamp(at, UTC)
     return f"{moment.day} {moment:%b %Y}"
+
+
+def _plain(value: Any) -> Any:
+    """Texts without the control characters that HTML has no place for."""
+    return value.translate(_CONTROLS) if isinstance(value, str) else value
+
+
+_CONTROLS = {number: None for number in (*range(0x20), *range(0x7F, 0xA0)) if chr(number) not in "\t\n\r"}
 
 
 def segment(text: str) -> str:

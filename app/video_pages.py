@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from app import video_view
 from app.access import Caller
 from app.admin_access import AdminAccess
 from app.administration import Administrator
+from app.deleting import delete as delete_everywhere
 from app.operations import ReelSense
-from app.site import HEADERS, Site
-from store.administration import Administration, Mark
+from app.site import HEADERS, Site, segment
+from store.administration import LONGEST_REASON, Administration, Mark
 from store.errors import InputError, NotFoundError, ReelsenseError
 
 SIMILAR = 8
@@ -63,11 +64,28 @@ def video_pages(site: Site, admin: AdminAccess) -> APIRouter:
             raise NotFoundError("video.unknown", "This video has no such captions.")
         return Response(video_view.web_vtt(found[number][2]), headers=HEADERS, media_type="text/vtt")
 
-    @router.post("/{video}/retry")
-    def retry(request: Request, video: str) -> Response:
-        found = reelsense.catalogue.video(video)
-        Administrator(reelsense, admin.page(request)).retry(found.id)
-        return RedirectResponse(f"/videos/{found.id}#processing", 303, HEADERS)
+    administers = Depends(site.access.require("admin"))
+
+    @router.post("/{video}/delete", dependencies=[administers])
+    def delete(request: Request, video: str, sure: Annotated[str, Form(max_length=10)] = "") -> Response:
+        if sure != "yes":
+            raise InputError("request.invalid", "Nothing was deleted: say that you are sure.")
+        delete_everywhere(Administrator(reelsense, admin.page(request)), video)
+        return RedirectResponse("/library", 303, HEADERS)
+
+    @router.post("/{video}/{what}", dependencies=[administers])
+    def change(
+        request: Request,
+        video: str,
+        what: Literal["retry", "prioritise", "cancel", "quarantine", "release"],
+        reason: Annotated[str, Form(max_length=LONGEST_REASON)] = "",
+    ) -> Response:
+        by = Administrator(reelsense, admin.page(request))
+        if what == "quarantine":
+            by.quarantine(video, reason)
+        else:
+            {"retry": by.retry, "prioritise": by.prioritise, "cancel": by.cancel, "release": by.release}[what](video)
+        return RedirectResponse(f"/videos/{segment(video)}#processing", 303, HEADERS)
 
     return router
 

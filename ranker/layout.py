@@ -10,6 +10,8 @@ The same vectors give the same map: nothing is drawn by chance but with a fixed 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,7 +47,8 @@ def laid_out(vectors: Float32) -> Float64:
 def _laid_out(vectors: Float32) -> Float64:
     count = len(vectors)
     parts = components(vectors, COMPONENTS)
-    neighbours = nearest(parts, min(NEIGHBOURS, count - 1))
+    # With as many neighbours as videos everything would draw everything.
+    neighbours = nearest(parts, min(NEIGHBOURS, max(2, math.isqrt(count)), count - 1))
     spread = parts[:, :2].std() or 1.0
     return _framed(_pulled(parts[:, :2] * (10.0 / (3.0 * spread)), neighbours))
 
@@ -114,5 +117,5 @@ def _framed(points: Float64) -> Float64:
     low, high = np.quantile(points, 0.002, axis=0), np.quantile(points, 0.998, axis=0)
     points = np.clip(points, low, high)
     longest = float((high - low).max()) or 1.0
-    placed: Float64 = (points - (low + high) / 2.0) / longest + 0.5
+    placed: Float64 = np.clip((points - (low + high) / 2.0) / longest + 0.5, 0.0, 1.0)
     return placed
