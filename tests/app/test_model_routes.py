@@ -64,7 +64,7 @@ def test_rankers_over_http(client: TestClient) -> None:
     assert client.get("/api/v1/rankers").json() == {"champion": None, "models": []}
     for path, body in (("promote", {"ranker": "bpr"}), ("rollback", None)):
         answer = client.post(f"/api/v1/rankers/{path}", json=body)
-        assert (answer.status_code, answer.json()["code"]) == (422, "ranker.no_such_model")
+        assert (answer.status_code, answer.json()["code"]) == (404, "ranker.no_such_model")
 
 
 def test_jobs_that_train(client: TestClient, house: ReelSense) -> None:
