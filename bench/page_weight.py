@@ -1,4 +1,4 @@
-"""How light the pages are: `python -m bench.pages [--data DIR]` writes results/pages.json.
+"""How light the pages are: `python -m bench.page_weight [--data DIR]` writes results/page_weight.json.
 
 A real browser opens every page over loopback, as somebody who was never here (nothing cached) and once more. Bytes are
 those over the wire with headers; what a video's player loads is counted by itself. Times are the browser's own, from
@@ -37,7 +37,7 @@ def main() -> None:
                 row = {key: round(statistics.median(visit[key] for visit in visits), 1) for key in visits[0]}
                 pages.setdefault(name, {})[size] = row
                 print(f"{name:12} {size:8} {row}", flush=True)
-    print(write("pages", {"visits": VISITS, "videos": len(CLIPS), "pages": pages}))
+    print(write("page_weight", {"visits": VISITS, "videos": len(CLIPS), "pages": pages}))
 
 
 def _visited(browser: Browser, origin: str, path: str, size: str) -> dict[str, float]:
