@@ -18,7 +18,7 @@ from app.clips import CLIPS
 from bench.browsing import PAGES, SIZES, VIEWER, chromium, prepared, running
 from bench.results import write
 
-VISITS = 5
+VISITS = 3
 PAINT = """() => Object.fromEntries(
   performance.getEntriesByType("paint").map((entry) => [entry.name, entry.startTime]))"""
 
