@@ -20,7 +20,7 @@ import numpy.typing as npt
 import structlog
 
 from app.operations import ReelSense
-from ranker.layout import components, laid_out
+from ranker.layout import clusters, components, laid_out
 from ranker.video_table import Snapshot
 from store.artifacts import digest
 from store.catalogue import Video
@@ -163,11 +163,8 @@ def _alike(snapshot: Snapshot, rows: npt.NDArray[np.int64], vectors: Float32) ->
     """A name for the group of like vectors that each row is in: what its tags say more often than others' do."""
     if len(rows) < 4:
         return [""] * len(rows)
-    from sklearn.cluster import KMeans  # type: ignore[import-untyped]
-
     count = min(GROUPS, max(2, len(rows) // 5))
-    parts = components(vectors, 16)
-    of = KMeans(count, n_init=2, random_state=0).fit_predict(parts)
+    of = clusters(components(vectors, 16), count)
     tags = [snapshot.rows[row].tags for row in rows.tolist()]
     overall: Counter[str] = Counter()
     for own in tags:

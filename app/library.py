@@ -89,17 +89,20 @@ def shelf(reelsense: ReelSense, wish: Wish, cursor: str | None, most: int) -> Sh
     where = parse(wish.where)
     snapshot = reelsense.table.snapshot
     ids = None if not wish.tag else _carrying(snapshot, wish.tag)
+    listed = sorted(ids) if ids is not None and len(ids) <= MOST_IDS else None
+    # Where every video that comes is wanted, no more are asked for than are shown.
+    at_once = AT_ONCE if wish.state or (ids is not None and listed is None) else most + 1
     wanted: list[tuple[Video, tuple[str, ReelsenseError | None]]] = []
     looked_at = 0
     while True:
         videos = videos_from(
             reelsense.catalogue,
-            AT_ONCE,
+            at_once,
             after=after,
             oldest_first=wish.order == "oldest",
             among=_MAY_BE[wish.state],
             version=reelsense.graph.versions["published"],
-            ids=sorted(ids) if ids is not None and len(ids) <= MOST_IDS else None,
+            ids=listed,
             where=where,
         )
         states = reelsense.graph.states(videos)
@@ -111,7 +114,7 @@ def shelf(reelsense: ReelSense, wish: Wish, cursor: str | None, most: int) -> Sh
             after = Place(video.uploaded_at, video.id)
             if (not wish.state or states[video.id][0] == wish.state) and (ids is None or video.id in ids):
                 wanted.append((video, states[video.id]))
-        if len(videos) < AT_ONCE:
+        if len(videos) < at_once:
             return Shelf(_cards(reelsense, wanted, snapshot), None, looked_at)
 
 

@@ -30,6 +30,7 @@ SEED = 20_261_125
 CURVE_A, CURVE_B = 1.577, 0.895
 LONGEST_STEP = 4.0
 BLOCK = 1_024
+ROUNDS = 50
 
 
 def laid_out(vectors: Float32) -> Float64:
@@ -65,6 +66,30 @@ def components(vectors: Float32, most: int) -> Float64:
     found = np.asarray(centred @ (chosen * signs), np.float64)
     # Vectors of one number have one component; a map has two axes.
     return found if found.shape[1] > 1 else np.pad(found, ((0, 0), (0, 1)))
+
+
+def clusters(points: Float64, count: int) -> Int64:
+    """int64 [n]: so many groups of points (fewer where points are one), by k-means. It begins with the point farthest
+    from the middle, then ever with the one farthest from those chosen: no chance, and no package to load."""
+    count = min(count, len(points))
+    middles = points[[int(((points - points.mean(axis=0)) ** 2).sum(axis=1).argmax())]]
+    while len(middles) < count:
+        middles = np.vstack([middles, points[int(_distances(points, middles).min(axis=1).argmax())]])
+    of = _distances(points, middles).argmin(axis=1)
+    for _ in range(ROUNDS):
+        # A group that lost all its points stays where it was.
+        middles = np.stack([points[of == n].mean(axis=0) if (of == n).any() else middles[n] for n in range(count)])
+        moved = _distances(points, middles).argmin(axis=1)
+        if np.array_equal(moved, of):
+            break
+        of = moved
+    return of
+
+
+def _distances(points: Float64, middles: Float64) -> Float64:
+    """float64 [n, k]: squared, from each point to each middle."""
+    found: Float64 = ((points[:, None, :] - middles[None, :, :]) ** 2).sum(axis=2)
+    return found
 
 
 def nearest(points: Float64, k: int) -> Int64:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ranker.layout import components, laid_out, nearest
+from ranker.layout import clusters, components, laid_out, nearest
 from store.records import Float32
 
 
@@ -63,3 +63,14 @@ def test_the_nearest_are_those_of_all_distances() -> None:
         distances = ((points - points[row]) ** 2).sum(1)
         distances[row] = np.inf
         assert set(found[row].tolist()) == set(np.argsort(distances)[:4].tolist())
+
+
+def test_clusters_are_the_groups_that_were_planted_and_the_same_each_time() -> None:
+    vectors, group = crowd(300, 5)
+    of = clusters(components(vectors, 16), 5)
+    pairs = set(zip(of.tolist(), group.tolist(), strict=True))
+    assert len(pairs) == 5, "one to one"
+    assert np.array_equal(of, clusters(components(vectors.copy(), 16), 5))
+    same = clusters(np.ones((6, 2)), 3)
+    assert set(same.tolist()) == {0}
+    assert clusters(np.eye(2), 9).tolist() in ([0, 1], [1, 0])
