@@ -139,6 +139,7 @@ def waiting(page: Page) -> list[str]:
 
 def test_a_newcomer_picks_and_what_was_picked_plays_muted(browser: Browser, theatre: Theatre) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(1000 * PATIENCE_SECONDS)
     page = context.new_page()
     page.goto(f"{theatre.origin}/")
     expect(page.get_by_role("heading", name="Who watches?")).to_be_visible()
