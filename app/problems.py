@@ -21,6 +21,7 @@ from store.errors import InputError, NotFoundError, PassingError, ReelsenseError
 STATUSES: Mapping[str, int] = MappingProxyType(
     {
         "user.unknown": 404,
+        "ranker.no_such_model": 404,
         "media.too_large": 413,
         "access.key_missing": 401,
         "access.key_invalid": 401,

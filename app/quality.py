@@ -122,12 +122,12 @@ SOURCES: tuple[Source, ...] = (
         quality_parts.memory,
     ),
     Source(
-        "pages",
+        "weight",
         "How light these pages are",
         "Bytes over the wire and time to first paint, measured in a real browser over loopback.",
-        "pages.json",
-        "python -m bench.pages",
-        quality_parts.pages,
+        "page_weight.json",
+        "python -m bench.page_weight",
+        quality_parts.page_weight,
     ),
 )
 

@@ -264,7 +264,7 @@ def memory(document: Mapping[str, Any]) -> list[Shown]:
     return [Picture("Megabytes by videos done", lines(sentence, series, "videos done", "MB"))]
 
 
-def pages(document: Mapping[str, Any]) -> list[Shown]:
+def page_weight(document: Mapping[str, Any]) -> list[Shown]:
     """`pages`: {path: {width: row}}."""
     rows = [
         (

@@ -68,26 +68,38 @@
     keep();
     return results.map((result, place) => ({ ...result, event: events[place] }));
   }
-  let sending = Promise.resolve();
-  function flush(last) {
-    sending = sending.then(async () => {
-      try {
-        const results = await send();
-        let told = false;
-        for (const result of results) {
-          if (result.state === "refused" && result.code === "video.unknown") gone(result.event.video);
-          else if (result.state === "refused") say(`Not taken: ${result.message}`);
-          else if (result.state === "set_aside") say(`Set aside: ${result.detail}`);
-          else done.add(result.event.video);
-          told ||= result.state === "refused" || result.state === "set_aside";
-        }
+  // One at a time; what is done meanwhile goes with the next, and the list is asked for once for all of it.
+  let busy = false;
+  let wanted = null;
+  async function flush(last) {
+    wanted = last || wanted;
+    if (busy) return;
+    busy = true;
+    try {
+      do {
+        const about = wanted;
+        wanted = null;
+        const told = tell(await send());
         // What was not taken is said, and not talked over.
-        if (last) await ask(last, !told);
-      } catch (error) {
-        say(`What you did could not be sent (${error.message}); it is kept, and will be tried again.`);
-      }
-    });
-    return sending;
+        if (about) await ask(about, !told);
+      } while (wanted);
+    } catch (error) {
+      say(outbox.length
+        ? `What you did could not be sent (${error.message}); it is kept, and will be tried again.`
+        : `What comes next could not be asked for (${error.message}).`);
+    } finally {
+      busy = false;
+    }
+  }
+  function tell(results) {
+    let told = false;
+    for (const { event, state, code, message, detail } of results) {
+      if (state === "new" || state === "known") { done.add(event.video); continue; }
+      told = true;
+      if (code === "video.unknown") gone(event.video);
+      else say(state === "refused" ? `Not taken: ${message}` : `Set aside: ${detail}`);
+    }
+    return told;
   }
   setInterval(() => { if (outbox.length && !document.hidden) flush(outbox[outbox.length - 1]); }, 10000);
   addEventListener("online", () => flush(outbox[outbox.length - 1]));
@@ -315,8 +327,8 @@
     if (kind === "not_interested") of.dataset.refused = "yes";
     else button.setAttribute("aria-pressed", "true");
     const event = note(of, kind);
-    if (kind === "not_interested") { go(1); }
-    await flush(event);
+    if (kind === "not_interested") go(1);
+    flush(event);
   }
   async function shared(of) {
     const url = new URL(`/videos/${of.dataset.video}`, location.href).href;

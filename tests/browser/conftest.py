@@ -23,6 +23,7 @@ from store.errors import ModelError
 from store.settings import load_settings
 from tests.app.commands import reelsense
 from tests.app.serving import Api, serving
+from tests.browser.watching import PATIENCE_MS
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Unlike each other, and read in seconds: what pages show is all in them.
@@ -65,8 +66,9 @@ def browser() -> Iterator[Browser]:
     program = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium; .ci/run does it)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         # The sandbox of Chromium does not work for root, as whom CI runs; all that it opens is our own.
         chromium = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.getuid() != 0)

@@ -1,7 +1,7 @@
 """For You in a real browser: it plays, and what is done is sent by itself, once, and answered by the feed.
 
 Sixteen clips made by ffmpeg, published with planted tastes through the real fusion: cooking lasts two seconds, so that
-it can be watched to its end; cars last twelve, so that leaving within 1.8 seconds is a skip on a slow machine too.
+it can be watched to its end; cars last a minute, so that leaving within nine seconds is a skip on a slow machine too.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from tests.app.serving import Api, serving
 from tests.browser.watching import SIZES, watched
 from tests.ranker.builders import video_id
 
-SHORT, LONG = 2.0, 12.0
+SHORT, LONG = 2.0, 60.0
 EACH = 8
+# A machine that does much else beside is slow, and that is no failure.
+PATIENCE_SECONDS = 60
+expect.set_options(timeout=1000 * PATIENCE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def watching(
     context = browser.new_context(viewport={"width": 390, "height": 844}, **options)
     errors: list[str] = []
     try:
+        context.set_default_timeout(1000 * PATIENCE_SECONDS)
         page = entered(context, theatre, user, pick)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{theatre.origin}/")
@@ -135,6 +139,7 @@ def waiting(page: Page) -> list[str]:
 
 def test_a_newcomer_picks_and_what_was_picked_plays_muted(browser: Browser, theatre: Theatre) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(1000 * PATIENCE_SECONDS)
     page = context.new_page()
     page.goto(f"{theatre.origin}/")
     expect(page.get_by_role("heading", name="Who watches?")).to_be_visible()
@@ -163,7 +168,7 @@ def test_finishing_is_measured_sent_and_answered(browser: Browser, theatre: Thea
         first = current(page)
         waited = waiting(page)
         goes_on(page, lambda: None)
-        until(lambda: bool(theatre.events("finisher")), 10, "no event came")
+        until(lambda: bool(theatre.events("finisher")), PATIENCE_SECONDS, "no event came")
         [event] = theatre.events("finisher")
         assert (event.kind, event.video_id) == ("view", first)
         assert event.watched_seconds == pytest.approx(SHORT, abs=0.35)
@@ -191,18 +196,17 @@ def test_a_skip_changes_what_waits(browser: Browser, theatre: Theatre) -> None:
         assert current(page) == first
 
 
-def test_watching_some_of_it_is_a_view_and_a_jump_is_not_watched(browser: Browser, theatre: Theatre) -> None:
+def test_what_is_jumped_over_is_not_watched(browser: Browser, theatre: Theatre) -> None:
     with watching(browser, theatre, "jumper", "cars") as (page, _):
         plays(page)
         first = current(page)
-        page.locator(".card.current video").evaluate("video => { video.currentTime = 9; }")
-        page.wait_for_function("() => document.querySelector('.card.current video').currentTime > 11")
-        goes_on(page, lambda: page.keyboard.press("ArrowDown"))
-        until(lambda: bool(theatre.events("jumper")), 10, "no event came")
+        jump = "(video, at) => { video.currentTime = at; }"
+        goes_on(page, lambda: page.locator(".card.current video").evaluate(jump, LONG - 2))
+        until(lambda: bool(theatre.events("jumper")), PATIENCE_SECONDS, "no event came")
         [event] = theatre.events("jumper")
         assert (event.kind, event.video_id) == ("view", first)
         assert event.watched_seconds is not None
-        assert 1.8 < event.watched_seconds < 6.0, "not the nine seconds that were jumped over"
+        assert 1.5 < event.watched_seconds < LONG / 2, "not what was jumped over"
 
 
 def test_keys_do_each_act_once(browser: Browser, theatre: Theatre) -> None:
@@ -211,7 +215,7 @@ def test_keys_do_each_act_once(browser: Browser, theatre: Theatre) -> None:
         first = current(page)
         for key in ("l", "l", "f", "s"):
             page.keyboard.press(key)
-        until(lambda: len(theatre.events("fan")) >= 3, 10, "not all events came")
+        until(lambda: len(theatre.events("fan")) >= 3, PATIENCE_SECONDS, "not all events came")
         assert sorted(theatre.kinds("fan")) == [("follow", first), ("like", first), ("share", first)]
         like = page.locator(".card.current").get_by_role("button", name="Like")
         expect(like).to_have_attribute("aria-pressed", "true")
@@ -269,16 +273,15 @@ def test_a_video_deleted_while_it_plays_is_stepped_over_with_a_word(browser: Bro
         assert theatre.events("unlucky") == []
         # And one that is gone before it is come to.
         page.route("**/feed/cards*", lambda route: route.abort())
-        last = waiting(page)[3]
+        _, *between, last = waiting(page)[:4]
         theatre.api.ask("DELETE", f"/api/v1/videos/{last}")
-        seen = second
-        for _ in range(4):
-            seen = goes_on(page, lambda: page.keyboard.press("ArrowDown"))
-        gone = page.locator(f"#card-{last} .gone")
-        expect(gone).to_contain_text("was deleted")
-        page.wait_for_function("id => document.querySelector('.card.current').dataset.video !== id", arg=last)
-        assert seen != second
-        plays(page)
+        goes_on(page, lambda: page.keyboard.press("ArrowDown"))
+        for video in between:
+            assert goes_on(page, lambda: page.keyboard.press("ArrowDown")) == video
+        expect(page.locator(f"#card-{last} .gone")).to_contain_text("was deleted")
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(500)
+        assert current(page) not in (second, last)
 
 
 def test_leaving_the_page_loses_nothing(browser: Browser, theatre: Theatre) -> None:
@@ -286,7 +289,7 @@ def test_leaving_the_page_loses_nothing(browser: Browser, theatre: Theatre) -> N
         plays(page, 1.0)
         first = current(page)
         page.goto(f"{theatre.origin}/viewers")
-        until(lambda: bool(theatre.events("leaver")), 10, "the beacon did not come")
+        until(lambda: bool(theatre.events("leaver")), PATIENCE_SECONDS, "the beacon did not come")
         [event] = theatre.events("leaver")
         assert (event.kind, event.video_id) == ("view", first)
         assert event.watched_seconds is not None
@@ -306,7 +309,7 @@ def test_without_a_network_it_is_kept_and_sent_once(browser: Browser, theatre: T
         expect(page.locator("#said")).to_contain_text("it is kept")
         assert theatre.events("traveller") == []
         page.context.set_offline(False)
-        until(lambda: bool(theatre.events("traveller")), 15, "it was not sent when the network was back")
+        until(lambda: bool(theatre.events("traveller")), PATIENCE_SECONDS, "it was not sent when the network was back")
         assert theatre.kinds("traveller") == [("like", first)]
 
 

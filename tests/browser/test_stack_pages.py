@@ -23,8 +23,8 @@ from tests.browser.conftest import copied
 from tests.browser.watching import watched
 from workers.intake import metadata_of, take_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.models, pytest.mark.stack]
-READY_MS = 240_000
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow, pytest.mark.models, pytest.mark.stack]
+READY_MS = 600_000
 # Not among those that are ready already: a real clip without sound, a few seconds long.
 UPLOADED = "carphone_pristine.mp4"
 

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, 
 # The width of a small phone and of a laptop, in CSS pixels.
 SIZES: dict[str, tuple[int, int]] = {"phone": (360, 740), "desktop": (1280, 800)}
 Scheme = Literal["light", "dark"]
+# Machines that run tests are busy: what takes longer is stuck, not slow.
+PATIENCE_MS = 60_000
 # What a screen reader's user cannot get past; `minor` and `moderate` findings are advice.
 SERIOUS = ("serious", "critical")
 INSIDE = ("data", "blob", "about")
@@ -91,6 +93,7 @@ def watched(
     if viewer:
         context.add_cookies([{"name": "reelsense_viewer", "value": quote(viewer, safe=""), "url": origin}])
     try:
+        context.set_default_timeout(PATIENCE_MS)
         seen = Watched(context.new_page(), origin)
         seen.page.on("console", seen.console)
         seen.page.on("pageerror", lambda error: seen.troubles.append(f"script error: {error}"))

@@ -57,12 +57,17 @@ def test_who_did_something_last_is_first(log: EventLog) -> None:
     assert latest_viewers(log, 2) == ["ana", "cy"]
 
 
-@pytest.mark.parametrize("viewers", [20_000])
-def test_a_page_does_not_read_the_whole_log(tmp_path: Path, viewers: int) -> None:
+def test_a_page_does_not_read_the_whole_log(tmp_path: Path) -> None:
     log = EventLog(Catalogue(f"sqlite:///{tmp_path / 'catalogue.sqlite3'}"))
-    log.add([event(f"viewer {number:06}", number) for number in range(viewers)])
-    viewers_after(log, "", 50)
-    began = time.process_time()
-    page = viewers_after(log, "viewer 010000", 50)
-    assert [one.name for one in page][:2] == ["viewer 010001", "viewer 010002"]
-    assert time.process_time() - began < 0.02, "grouped to its end it takes 30 ms and more, and grows with the log"
+    log.add([event(f"viewer {number:06}", number) for number in range(10_000)])
+
+    def cpu_seconds(limit: int) -> float:
+        spent = []
+        for _ in range(3):
+            began = time.process_time()
+            page = viewers_after(log, "viewer 000099", limit)
+            spent.append(time.process_time() - began)
+            assert page[0].name == "viewer 000100"
+        return min(spent)
+
+    assert cpu_seconds(50) < cpu_seconds(10_000) / 4
