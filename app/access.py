@@ -3,6 +3,10 @@
 No key was ever made and the API listens on loopback: all is open, as one user, `local`. Otherwise every request carries
 `Authorization: Bearer KEY`, and the key has the scope (`admin` has every one). Beyond loopback without keys nothing is
 answered, and `check_bind` does not even start, unless `trusted_network` says that nobody else can reach the address.
+
+A browser cannot send that header by itself, so it enters a key once by a form (`/key`), and a cookie carries it that
+scripts cannot read and that no other site's page makes a browser send. It counts wherever the header does, for pages
+load pictures and media from the API; `app/guard.py` refuses what other sites' pages would have it do.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from app.operations import ReelSense
 from store.api_keys import SCOPES, AccessError, ApiKeys, Scope
@@ -20,6 +24,8 @@ from store.errors import SettingsError
 from store.settings import Settings
 
 LOCAL_USER = "local"
+COOKIE = "reelsense_key"
+COOKIE_SECONDS = 12 * 3600
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,22 @@ class Access:
         """A dependency that lets only callers with this scope pass. Raises `access.*`."""
 
         def caller(request: Request) -> Caller:
-            return self.caller(request.headers.get("authorization"), scope)
+            return self.caller(authorization_of(request), scope)
 
         caller.__dict__["scope"] = scope
         return caller
 
     def caller(self, authorization: str | None, scope: Scope) -> Caller:
-        """Who sends this Authorization header. Raises `access.*`."""
+        """Who sends this Authorization header, and may do what the scope allows. Raises `access.*`."""
+        holder = self.holder(authorization)
+        if scope not in holder.scopes:
+            raise AccessError(
+                "access.scope_missing", f"The API key {holder.user} does not have the scope `{scope}` of this request."
+            )
+        return holder
+
+    def holder(self, authorization: str | None) -> Caller:
+        """Who sends this Authorization header, whatever they may do. Raises `access.*`."""
         if self.open_without_keys and not self.keys.exist():
             return Caller(LOCAL_USER, EVERYTHING)
         if not authorization:
@@ -75,12 +90,30 @@ class Access:
         if kind.lower() != "bearer":
             raise AccessError("access.key_invalid", "The Authorization header is not `Bearer KEY`.")
         key = self.keys.check(text.strip())
-        scopes = EVERYTHING if "admin" in key.scopes else frozenset(key.scopes)
-        if scope not in scopes:
-            raise AccessError(
-                "access.scope_missing", f"The API key {key.id} does not have the scope `{scope}` of this request."
-            )
-        return Caller(key.id, scopes)
+        return Caller(key.id, EVERYTHING if "admin" in key.scopes else frozenset(key.scopes))
+
+    def enter(self, request: Request, response: Response, key: str) -> None:
+        """Let this browser send the key from now on. Raises `access.*` for one that is no key."""
+        self.keys.check(key)
+        response.set_cookie(
+            COOKIE,
+            key,
+            max_age=COOKIE_SECONDS,
+            path="/",
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+
+    def leave(self, response: Response) -> None:
+        """Let this browser send no key any more."""
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+
+
+def authorization_of(request: Request) -> str | None:
+    """The Authorization of a request: its header, or the key that this browser once entered."""
+    key = request.cookies.get(COOKIE)
+    return request.headers.get("authorization") or (f"Bearer {key}" if key else None)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,20 +1,18 @@
 """Who administers over HTTP: one place for the API's routes and for the page.
 
-`check` takes an Authorization header (or None) and returns the name of the caller, or raises `access.*` where that has
-no admin scope. A browser cannot send that header by itself, so the page takes the key once by a form and keeps it in a
-cookie that scripts cannot read and that no other site's page makes a browser send.
+`check` takes the Authorization of a request (or None) and returns the name of the caller, or raises `access.*` where
+that has no admin scope. What a browser sends in its stead is in `app/access.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastapi import Request, Response
+from fastapi import Request
 
+from app.access import authorization_of
 from store.administration import Actor
 
-COOKIE = "reelsense_key"
-COOKIE_SECONDS = 12 * 3600
 Check = Callable[[str | None], str]
 
 
@@ -26,22 +24,8 @@ class AdminAccess:
 
     def http(self, request: Request) -> Actor:
         """A caller of the API who has the admin scope. Raises `access.*`."""
-        return Actor(self.check(request.headers.get("authorization")), "http")
+        return Actor(self.check(authorization_of(request)), "http")
 
     def page(self, request: Request) -> Actor:
-        """The same for a browser, which may send the key as a cookie."""
-        key = request.cookies.get(COOKIE)
-        return Actor(self.check(request.headers.get("authorization") or (f"Bearer {key}" if key else None)), "page")
-
-    def enter(self, request: Request, response: Response, key: str) -> None:
-        """Let this browser send the key from now on. Raises `access.*` for a key that may not administer."""
-        self.check(f"Bearer {key}")
-        response.set_cookie(
-            COOKIE,
-            key,
-            max_age=COOKIE_SECONDS,
-            path="/operations",
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        """The same for who uses a page: the audit log tells the two apart."""
+        return Actor(self.check(authorization_of(request)), "page")

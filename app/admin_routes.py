@@ -146,6 +146,13 @@ def _worker_routes(router: APIRouter, admin: Any) -> None:
 
 
 def _video_routes(router: APIRouter, admin: Any) -> None:
+    @router.delete("/videos/{video}")
+    def delete(video: str, by: Administrator = admin) -> dict[str, Any]:
+        """Delete a video everywhere, for good; the proof. What viewers did with it stays theirs."""
+        from app.deleting import delete as delete_everywhere
+
+        return delete_everywhere(by, video)
+
     @router.get("/videos/{video}/timeline")
     def timeline(video: str, by: Administrator = admin) -> dict[str, Any]:
         """What happened to a video."""

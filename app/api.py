@@ -9,30 +9,46 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
-from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.access import Access, check_bind
 from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
+from app.assets import asset_routes
+from app.conditional import Conditional
+from app.documentation import documentation_routes
 from app.event_routes import event_routes
+from app.feed_pages import feed_pages
 from app.guard import Guard
+from app.idempotency import Idempotency
 from app.intaking import Intaking
+from app.library_pages import library_pages
+from app.map_pages import map_pages
+from app.media_routes import media_routes
+from app.model_routes import model_routes
 from app.monitoring_routes import monitoring_routes
 from app.notification_routes import notification_routes
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.presigned_routes import presigned_routes
-from app.problems import malformed, problem, unrouted
+from app.problems import unexpected
+from app.quality_pages import quality_pages
+from app.rate_limits import RateLimits
 from app.reembed_routes import reembed_routes
 from app.request_log import RequestLog
+from app.site import Site
+from app.status_stream import StatusStreams
+from app.stopping import Stopping
+from app.upload_pages import upload_pages
 from app.upload_routes import form_routes, tus_routes
+from app.video_pages import video_pages
+from app.video_routes import video_routes
+from app.viewer_pages import viewer_pages
+from app.viewer_routes import viewer_routes
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
 from workers import logs
@@ -41,14 +57,6 @@ from workers.reporting import reporting
 GRACE_SECONDS = 10
 # Connections beyond it are answered 503: each holds a socket and some memory, be it idle.
 MOST_CONNECTIONS = 512
-# The page of the documentation loads its program from where FastAPI says.
-DOCS_POLICY = (
-    "default-src 'none'; connect-src 'self'; img-src data: https://fastapi.tiangolo.com; frame-ancestors 'none'; "
-    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src https://cdn.jsdelivr.net"
-)
-K = Annotated[int, Query(ge=1, le=10_000)]
-Pick = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-Place = Annotated[str, Query(max_length=35, pattern=r"^[A-Za-z0-9-]*$")]
 
 
 def create_api(settings: Settings) -> FastAPI:
@@ -56,31 +64,40 @@ def create_api(settings: Settings) -> FastAPI:
     reelsense = ReelSense(settings)
     access = Access(reelsense)
     intaking = Intaking(reelsense)
+    stopping = Stopping()
+    site = Site(reelsense, access)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with reporting(settings, "api"):
             intaking.start()
+            stopping.listen()
             yield
             intaking.stop()
         reelsense.catalogue.close()
 
     api = FastAPI(title="ReelSense", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    # The last one stands before the others.
+    api.add_middleware(Conditional)
+    api.add_middleware(Idempotency, access=access)
+    api.add_middleware(RateLimits, rates=settings.rates)
     api.add_middleware(Guard, settings=settings)
     api.add_middleware(RequestLog)
-    api.add_exception_handler(ReelsenseError, problem)
-    api.add_exception_handler(RequestValidationError, malformed)
-    api.add_exception_handler(HTTPException, unrouted)
+    api.add_exception_handler(ReelsenseError, site.problem)
+    api.add_exception_handler(RequestValidationError, site.malformed)
+    api.add_exception_handler(HTTPException, site.unrouted)
     api.add_exception_handler(ClientDisconnect, _gone)
+    api.add_exception_handler(Exception, unexpected)
     api.include_router(monitoring_routes(reelsense, access))
-    api.include_router(_documentation(api, access))
+    api.include_router(documentation_routes(api, access, site))
     api.include_router(form_routes(intaking, access), prefix="/api/v1")
     # Before the routes of uploads by id, or `presigned` would be taken for one.
     api.include_router(presigned_routes(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("upload"))])
     api.include_router(tus_routes(intaking, access), prefix="/api/v1")
-    api.include_router(_videos(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("read"))])
+    api.include_router(media_routes(reelsense, access, StatusStreams(reelsense, stopping)), prefix="/api/v1")
+    api.include_router(video_routes(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("read"))])
     api.include_router(event_routes(reelsense, access), prefix="/api/v1")
-    api.include_router(_viewers(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("recommend"))])
+    api.include_router(viewer_routes(reelsense), prefix="/api/v1", dependencies=[Depends(access.require("recommend"))])
     # An object store has no key: it sends the secret of `incoming.notification_secret`.
     api.include_router(notification_routes(reelsense), prefix="/api/v1")
     admin = AdminAccess(lambda authorization: access.caller(authorization, "admin").user)
@@ -90,87 +107,29 @@ def create_api(settings: Settings) -> FastAPI:
     api.include_router(
         reembed_routes(reelsense, admin), prefix="/api/v1", dependencies=[Depends(access.require("admin"))]
     )
-    api.include_router(operation_pages(reelsense, admin))
+    api.include_router(
+        model_routes(reelsense, admin), prefix="/api/v1", dependencies=[Depends(access.require("admin"))]
+    )
+    # The pages; they ask for scopes as the routes above do.
+    api.include_router(asset_routes())
+    for pages in (
+        site.key_routes(),
+        feed_pages(site),
+        viewer_pages(site),
+        library_pages(site),
+        video_pages(site, admin),
+        upload_pages(site, intaking),
+        map_pages(site),
+        operation_pages(site, admin),
+        quality_pages(site, access),
+    ):
+        api.include_router(pages)
     return api
 
 
 def _gone(_: Request, __: Exception) -> Response:
     """The client went away in mid-body: nobody reads this."""
     return Response(status_code=400)
-
-
-def _documentation(api: FastAPI, access: Access) -> APIRouter:
-    router = APIRouter(include_in_schema=False, dependencies=[Depends(access.require("read"))])
-
-    @router.get("/api/openapi.json")
-    def schema() -> dict[str, Any]:
-        """The description of this API."""
-        return api.openapi()
-
-    @router.get("/api/docs")
-    def page() -> Response:
-        """The same for people."""
-        answer = get_swagger_ui_html(openapi_url="/api/openapi.json", title="ReelSense")
-        answer.headers["content-security-policy"] = DOCS_POLICY
-        return answer
-
-    return router
-
-
-def _videos(reelsense: ReelSense) -> APIRouter:
-    router = APIRouter(tags=["videos"])
-
-    @router.get("/videos")
-    def listed() -> dict[str, Any]:
-        """All videos and their states."""
-        return reelsense.status()
-
-    @router.get("/videos/{video}")
-    def shown(video: str) -> dict[str, Any]:
-        """All that is understood of one video."""
-        return reelsense.show(video)
-
-    @router.get("/videos/{video}/similar")
-    def similar(video: str, k: K = 10) -> dict[str, Any]:
-        """The videos most like one."""
-        return reelsense.similar(video, k)
-
-    @router.get("/search")
-    def search(q: Annotated[str, Query(min_length=1, max_length=1000)], k: K = 10) -> dict[str, Any]:
-        """Videos that say or show what the words ask for."""
-        return reelsense.search(q, k)
-
-    return router
-
-
-def _viewers(reelsense: ReelSense) -> APIRouter:
-    # `user:path`: names may hold a slash, and %2F is one before routes are looked for.
-    router = APIRouter(tags=["viewers"])
-
-    @router.get("/viewers/{user:path}/profile")
-    def profile(
-        user: str,
-        points: Annotated[
-            int | None, Query(ge=2, le=1000, description="And the interests over time, at so many moments.")
-        ] = None,
-    ) -> dict[str, Any]:
-        """What is known of a viewer: interests, dislikes, habits, history."""
-        return reelsense.profile(user, points)
-
-    @router.get("/viewers/{user:path}/feed")
-    def feed(
-        user: str,
-        k: K = 10,
-        region: Place = "",
-        language: Place = "",
-        device: Annotated[str, Query(max_length=64)] = "",
-        pick: Annotated[list[Pick] | None, Query(max_length=50)] = None,
-    ) -> dict[str, Any]:
-        """A viewer's feed with its reasons; for a region and a language, or those of the viewer's last event. A new
-        viewer starts from there, from the device, and from each `pick`: topics, or ids of videos."""
-        return reelsense.recommend(user, k, region=region, language=language, device=device, picks=pick or ())
-
-    return router
 
 
 def main() -> None:

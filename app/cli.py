@@ -21,6 +21,7 @@ from app.job_commands import jobs
 from app.key_commands import key
 from app.ranker_commands import ranker
 from app.reembed_commands import reembed
+from app.show_command import quality, show
 from app.watch_command import watch
 from store.errors import ReelsenseError
 from store.settings import Settings, load_settings
@@ -44,6 +45,8 @@ app.add_typer(key, name="key")
 app.add_typer(ranker, name="ranker")
 queue_commands.add_to(app)
 app.add_typer(reembed, name="reembed")
+app.command("show")(show)
+app.command("quality")(quality)
 app.command("watch")(watch)
 app.command("evaluate")(evaluate)
 
@@ -171,14 +174,6 @@ def status(
     from app.tables import show_status
 
     answer(as_json, data, lambda reelsense: reelsense.status(video), show_status)
-
-
-@app.command()
-def show(video: VideoId, data: Data = None, as_json: Json = False) -> None:
-    """What was understood of a video."""
-    from app.tables import show_video
-
-    answer(as_json, data, lambda reelsense: reelsense.show(video), show_video)
 
 
 @app.command()

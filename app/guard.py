@@ -22,7 +22,8 @@ from store.settings import Settings
 
 API = "/api/v1"
 UPLOADS = f"{API}/uploads"
-FORM = f"{API}/videos"
+# The API's form, and that of the page.
+FORMS = (f"{API}/videos", "/upload")
 # What stands in a form beside the video: words, caption files, and the lines between the parts.
 FORM_EXTRA_BYTES = 2**20
 MOST_CAPTIONS = 8
@@ -172,7 +173,7 @@ def _largest(settings: Settings, method: str, path: str) -> int:
     limits = settings.limits
     if path.startswith(UPLOADS):
         return limits.caption_bytes if method == "PUT" else limits.bytes
-    if path.rstrip("/") == FORM and method == "POST":
+    if path.rstrip("/") in FORMS and method == "POST":
         return limits.bytes + MOST_CAPTIONS * limits.caption_bytes + FORM_EXTRA_BYTES
     return settings.intake.request_bytes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from app.access import Access
 from app.operations import ReelSense
@@ -32,7 +32,7 @@ def monitoring_routes(reelsense: ReelSense, access: Access) -> APIRouter:
 
     scraper = None
 
-    @router.get("/metrics", dependencies=[Depends(access.require("read"))])
+    @router.get("/metrics", dependencies=[Depends(access.require("read"))], response_class=PlainTextResponse)
     def metrics() -> Response:
         """Figures in the text format of Prometheus."""
         nonlocal scraper

@@ -1,38 +1,28 @@
-"""The page `/operations`: queues, workers, jobs, what failed, and who decided what, with buttons to pause, resume,
-drain, switch and replay.
+"""The page `/operations`: queues, workers, jobs, models, what failed, and who decided what, with buttons to pause,
+resume, drain, train, switch and replay.
 
-Plain HTML and forms, rendered here; it works without script, and a few lines of script of its own (`operations.js`)
-renew the tables every five seconds. Nothing is loaded from another host, and the policy in its headers forbids it.
+Plain HTML and forms; it works without script, and a few lines of script of its own (`operations.js`) renew the tables
+every few seconds.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
-import jinja2
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 
-from app import reembedding
+from app import dead_letters, ranker_models, reembedding, training_jobs
 from app.admin_access import AdminAccess
 from app.administration import Administrator
-from app.operations import ReelSense
-from app.queue_commands import clock, duration
+from app.operations import ReelSense, title_of
+from app.site import HEADERS, Site, html
 from store.administration import LONGEST_REASON, Actor
 from store.errors import InputError, ReelsenseError
 
-PAGES = Path(__file__).parent / "pages"
 AUDIT_ROWS = 20
-HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    # With `no-referrer` browsers send `Origin: null` with a form, which looks like another site's.
-    "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
+LETTERS = 20
 # What can be done with a job in each state.
 CHANGES = {
     "planned": ("pause", "cancel"),
@@ -41,28 +31,32 @@ CHANGES = {
     "paused": ("resume", "cancel"),
     "complete": ("switch", "cancel"),
 }
-ASSETS = {"operations.js": "text/javascript", "operations.css": "text/css"}
+
+Name = Annotated[str, Form(min_length=1, max_length=200)]
+Setting = Annotated[str, Form(max_length=500)]
+Act = Callable[[Request, Callable[[Administrator], Any], str], Response]
 
 
-def operation_pages(reelsense: ReelSense, access: AdminAccess) -> APIRouter:
-    """The page of one installation, its partial, its forms, and its two assets."""
+def operation_pages(site: Site, access: AdminAccess) -> APIRouter:
+    """The page of one installation, its partial, and its forms."""
+    reelsense = site.reelsense
     # Forms of other sites are refused before anything of them is read.
-    router = APIRouter(prefix="/operations", include_in_schema=False)
+    router = site.router("/operations")
 
-    def page(request: Request, error: ReelsenseError | None = None, name: str = "operations.html") -> Response:
-        """A page for whom may see it, the form that asks for a key for others."""
-        try:
-            actor = access.page(request)
-        except ReelsenseError as refusal:
-            return _html("key.html", {"error": refusal if request.headers.get("cookie") else None}, 401)
-        return _html(name, _seen(reelsense, actor) | {"error": error}, 200 if error is None else 422)
+    def page(request: Request, error: ReelsenseError | None = None) -> Response:
+        seen = _seen(reelsense, access.page(request)) | {"error": error}
+        return site.page(request, "operations.html", seen, 200 if error is None else 422)
 
-    def act(request: Request, what: Any, anchor: str) -> Response:
-        """Do something for an administrator, and show the page again: what was done stands in its audit log."""
+    def act(request: Request, what: Callable[[Administrator], Any], anchor: str) -> Response:
+        """Do something for an administrator, and show the page again: what was done stands in its audit log. What
+        answers with a page of its own is that page."""
+        by = Administrator(reelsense, access.page(request))
         try:
-            what(Administrator(reelsense, access.page(request)))
+            answer = what(by)
         except ReelsenseError as error:
             return page(request, error)
+        if isinstance(answer, Response):
+            return answer
         return RedirectResponse(f"/operations#{anchor}", 303, HEADERS)
 
     @router.get("")
@@ -71,16 +65,7 @@ def operation_pages(reelsense: ReelSense, access: AdminAccess) -> APIRouter:
 
     @router.get("/live")
     def live(request: Request) -> Response:
-        return page(request, name="live.html")
-
-    @router.post("/key")
-    def key(request: Request, key: Annotated[str, Form(max_length=200)]) -> Response:
-        answer = RedirectResponse("/operations", 303, HEADERS)
-        try:
-            access.enter(request, answer, key.strip())
-        except ReelsenseError as error:
-            return _html("key.html", {"error": error}, 401)
-        return answer
+        return html("live.html", _seen(reelsense, access.page(request)))
 
     @router.post("/queues/{name}/pause")
     def pause(request: Request, name: str, reason: Annotated[str, Form(max_length=LONGEST_REASON)] = "") -> Response:
@@ -98,27 +83,92 @@ def operation_pages(reelsense: ReelSense, access: AdminAccess) -> APIRouter:
     def scale(request: Request, number: Annotated[str, Form(max_length=LONGEST_REASON)] = "") -> Response:
         return act(request, lambda by: by.scale(_number(number)), "workers")
 
+    @router.post("/dead/{stage}/{code}/replay")
+    def replay(request: Request, stage: str, code: str) -> Response:
+        return act(request, lambda by: by.replay(stage, code), "dead")
+
+    @router.get("/letters/{letter}")
+    def letter(request: Request, letter: str) -> Response:
+        access.page(request)
+        found = dead_letters.shown(reelsense, letter)
+        titles = _titles(reelsense, [found["video_id"]])
+        return site.page(request, "letter.html", {"letter": found, "title": titles[found["video_id"]]})
+
+    @router.post("/letters/{letter}/{what}")
+    def decide(request: Request, letter: str, what: Literal["replay", "drop"]) -> Response:
+        def done(by: Administrator) -> None:
+            chosen = dead_letters.chosen(reelsense, [letter], False, None, None, None)
+            if what == "drop":
+                dead_letters.dropped(by, chosen, dry_run=False)
+            elif dead_letters.replayed(by, chosen, dry_run=False)["stale"]:
+                raise InputError("dead.unknown", "The run of this letter is of a version that is served no more.")
+
+        return act(request, done, "dead")
+
+    @router.post("/videos/{video}/release")
+    def release(request: Request, video: str) -> Response:
+        return act(request, lambda by: by.release(video), "aside")
+
+    _job_pages(router, act)
+    _model_pages(router, site, act)
+    return router
+
+
+def _job_pages(router: APIRouter, act: Act) -> None:
+    @router.post("/training")
+    def train(request: Request, model: Name, promote: Annotated[str, Form(max_length=3)] = "") -> Response:
+        return act(request, lambda by: training_jobs.started(by, model, promote=promote == "yes"), "jobs")
+
+    @router.post("/training/{job}/cancel")
+    def cancel(request: Request, job: str) -> Response:
+        return act(request, lambda by: training_jobs.cancelled(by, job), "jobs")
+
     @router.post("/jobs/{job}/{what}")
     def change(request: Request, job: str, what: Literal["pause", "resume", "cancel", "switch"]) -> Response:
         if what == "switch":
             return act(request, lambda by: reembedding.switched(by, job, partial=False), "jobs")
         return act(request, lambda by: reembedding.changed(by, job, what), "jobs")
 
-    @router.post("/dead/{stage}/{code}/replay")
-    def replay(request: Request, stage: str, code: str) -> Response:
-        return act(request, lambda by: by.replay(stage, code), "dead")
 
-    @router.post("/videos/{video}/release")
-    def release(request: Request, video: str) -> Response:
-        return act(request, lambda by: by.release(video), "aside")
+def _model_pages(router: APIRouter, site: Site, act: Act) -> None:
+    @router.post("/models/plan")
+    def plan(request: Request, model_set: Name, setting: Setting = "") -> Response:
+        def planned(by: Administrator) -> Response:
+            found = reembedding.start(by, _wish(model_set, setting), dry_run=True)
+            return site.page(request, "plan.html", {"model_set": model_set, "setting": setting, "plan": found})
 
-    @router.get("/{asset}")
-    def assets(asset: str) -> Response:
-        if asset not in ASSETS:
-            return Response(status_code=404, headers=HEADERS)
-        return Response((PAGES / asset).read_bytes(), headers=HEADERS, media_type=ASSETS[asset])
+        return act(request, planned, "models")
 
-    return router
+    @router.post("/models/start")
+    def start(request: Request, model_set: Name, setting: Setting = "") -> Response:
+        return act(request, lambda by: reembedding.start(by, _wish(model_set, setting), dry_run=False), "jobs")
+
+    @router.post("/models/rollback")
+    def back(request: Request) -> Response:
+        return act(request, lambda by: reembedding.rolled_back(by, None, partial=False), "models")
+
+    @router.post("/rankers/promote")
+    def promote(request: Request, ranker: Name) -> Response:
+        def promoted(by: Administrator) -> None:
+            found = ranker_models.promote(site.reelsense, ranker)
+            by.note("ranker.promote", found["champion"], {"previous": found["previous"]})
+
+        return act(request, promoted, "models")
+
+    @router.post("/rankers/rollback")
+    def former(request: Request) -> Response:
+        def rolled(by: Administrator) -> None:
+            found = ranker_models.rollback(site.reelsense)
+            by.note("ranker.rollback", found["champion"] or "none", {"previous": found["previous"]})
+
+        return act(request, rolled, "models")
+
+
+def _wish(model_set: str, setting: str) -> Any:
+    from store.overrides import parsed
+    from workers.reembedding import Request as Wish
+
+    return Wish(model_set=model_set, overrides=parsed([setting] if setting.strip() else []))
 
 
 def _number(text: str) -> int:
@@ -129,28 +179,46 @@ def _number(text: str) -> int:
 
 
 def _seen(reelsense: ReelSense, actor: Actor) -> dict[str, Any]:
+    from ranker.models.model import MODELS
+
     by = Administrator(reelsense, actor)
+    letters = dead_letters.listed(reelsense, None, None, None)["dead"]
     return {
         **by.queues(),
         **by.workers(),
         **by.failures(),
         "jobs": reembedding.listed(reelsense)["jobs"][::-1],
+        "training": training_jobs.listed(reelsense)["jobs"],
+        "trainable": sorted(MODELS),
         "changes": CHANGES,
+        "letters": letters,
+        "most_letters": LETTERS,
+        "titles": _titles(reelsense, [letter["video_id"] for letter in letters[:LETTERS]]),
+        **_models(reelsense),
         **by.aside(),
         **by.audit(AUDIT_ROWS),
         "actor": actor,
     }
 
 
-@cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    environment.filters["clock"] = clock
-    environment.filters["duration"] = duration
-    return environment
+def _models(reelsense: ReelSense) -> dict[str, Any]:
+    """What reads videos and what ranks them, and what was served before."""
+    from encoders.built_in import MODEL_SETS
+    from encoders.catalogue import chosen
+
+    settings, choices = reelsense.served, reelsense.catalogue.choices()
+    names = dict.fromkeys(spec.name for spec in chosen(settings).values())
+    return {
+        "served": {
+            "model_set": settings.model_set,
+            "encoding": choices.get("encoding", ""),
+            "encoders": ", ".join(names),
+        },
+        "model_sets": list(MODEL_SETS),
+        "rankers": ranker_models.listed(reelsense)["models"],
+        "former_ranker": choices.get(ranker_models.PREVIOUS),
+    }
 
 
-def _html(name: str, seen: dict[str, Any], status: int) -> Response:
-    return HTMLResponse(_templates().get_template(name).render(seen), status, HEADERS)
+def _titles(reelsense: ReelSense, videos: Iterable[str]) -> dict[str, str]:
+    return {video.id: title_of(video) for video in reelsense.catalogue.videos(list(dict.fromkeys(videos)))}

@@ -258,6 +258,7 @@ class ReelSense:
             "duration": frames.duration if frames else video.media.duration,
             "degraded": degraded,
             "frames": {"decoded": frames.frames_decoded, "declared": frames.frames_declared} if frames else None,
+            "frame_seconds": artifacts["frames"].arrays["seconds"].round(3).tolist() if artifacts["frames"] else [],
             "stages": self._stages(video),
             "labels": _dumped(vision.labels if vision else []),
             "objects": _dumped(vision.objects if vision else []),
@@ -450,7 +451,8 @@ class ReelSense:
     def _titled(self, items: Iterable[Any]) -> list[dict[str, Any]]:
         rows = [item.as_json() for item in items]
         known = {video.id: video for video in self.catalogue.videos([row["video"] for row in rows])}
-        return [{**row, "title": title_of(known[row["video"]])} for row in rows]
+        # One that was deleted since the table was read is left out.
+        return [{**row, "title": title_of(known[row["video"]])} for row in rows if row["video"] in known]
 
 
 def _said(artifact: Artifact | None, kind: type[_Attributes]) -> _Attributes | None:

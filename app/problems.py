@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.admission import BusyError
+from app.byte_ranges import RangeError
 from store import measurements
 from store.errors import InputError, NotFoundError, PassingError, ReelsenseError, SettingsError
 
@@ -19,6 +21,7 @@ from store.errors import InputError, NotFoundError, PassingError, ReelsenseError
 STATUSES: Mapping[str, int] = MappingProxyType(
     {
         "user.unknown": 404,
+        "ranker.no_such_model": 404,
         "media.too_large": 413,
         "access.key_missing": 401,
         "access.key_invalid": 401,
@@ -34,6 +37,11 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "job.wrong_state": 409,
         "job.incomplete": 409,
         "video.quarantined": 409,
+        "video.not_ready": 404,
+        "request.range": 416,
+        "request.too_many": 429,
+        "request.in_progress": 409,
+        "request.too_many_streams": 503,
         "upload.malformed": 400,
         "upload.version": 412,
         "upload.offset_mismatch": 409,
@@ -59,6 +67,15 @@ def status_of(error: ReelsenseError) -> int:
     return 500 if isinstance(error, SettingsError) else 422
 
 
+@contextlib.contextmanager
+def asked_for() -> Iterator[None]:
+    """Settings that a request names are its own fault, and not this installation's."""
+    try:
+        yield
+    except SettingsError as error:
+        raise InputError(error.code, error.message, hint=error.hint) from error
+
+
 def problem(_: Request | None, error: Exception) -> JSONResponse:
     """An error as problem details; the same codes as everywhere."""
     if not isinstance(error, ReelsenseError):
@@ -68,6 +85,8 @@ def problem(_: Request | None, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_seconds)
     if error.code in ("access.key_missing", "access.key_invalid", "access.key_expired"):
         headers["WWW-Authenticate"] = 'Bearer realm="reelsense"'
+    if isinstance(error, RangeError):
+        headers["Content-Range"] = f"bytes */{error.bytes}"
     if error.code == "upload.version":
         headers["Tus-Version"] = "1.0.0"
     return _answer(error, status_of(error), headers)
@@ -76,15 +95,38 @@ def problem(_: Request | None, error: Exception) -> JSONResponse:
 def malformed(_: Request, error: Exception) -> JSONResponse:
     """A request that FastAPI refuses: which field, and never its value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
+    return _answer(malformed_error(error), 422, {})
+
+
+def malformed_error(error: RequestValidationError) -> InputError:
+    """What FastAPI refuses, as an error of ours."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
-    return _answer(InputError("request.invalid", f"The request's {name} is not valid: {first['msg']}."), 422, {})
+    return InputError("request.invalid", f"The request's {name} is not valid: {first['msg']}.")
 
 
 def unrouted(_: Request, error: Exception) -> JSONResponse:
     """No such address, a method it does not know, a body that cannot be read."""
     assert isinstance(error, HTTPException)
-    return _answer(InputError("request.invalid", f"{error.detail}."), error.status_code, dict(error.headers or {}))
+    return _answer(unrouted_error(error), error.status_code, dict(error.headers or {}))
+
+
+def unrouted_error(error: HTTPException) -> InputError:
+    """What the framework refuses, as an error of ours."""
+    if error.status_code == 404:
+        return NotFoundError("request.unknown_address", "There is nothing at this address.", hint="See /api/docs.")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return InputError(
+            "request.method", "This address does not know this method.", hint=f"Allowed: {allowed}." if allowed else ""
+        )
+    return InputError("request.invalid", f"{error.detail}.")
+
+
+def unexpected(_: Request, __: Exception) -> JSONResponse:
+    """An error nobody expected: the log has its traceback, the client a code."""
+    text = "Something went wrong here that nobody expected; the server's log says what."
+    return _answer(ReelsenseError("internal", text), 500, {})
 
 
 def problem_document(error: ReelsenseError, status: int) -> dict[str, Any]:
@@ -93,11 +135,16 @@ def problem_document(error: ReelsenseError, status: int) -> dict[str, Any]:
     return body | ({"detail": error.hint} if error.hint else {})
 
 
-def _answer(error: ReelsenseError, status: int, headers: dict[str, str]) -> JSONResponse:
+def counted(error: ReelsenseError) -> None:
+    """Count an error that is answered."""
     measurements.count("reelsense_http_errors_total", code=error.code)
     if error.code.startswith("intake."):
         # Refused before there was a file to look at; what is refused for its content is counted by the intake.
         measurements.count("reelsense_uploads_refused_total", code=error.code)
+
+
+def _answer(error: ReelsenseError, status: int, headers: dict[str, str]) -> JSONResponse:
+    counted(error)
     return JSONResponse(
         problem_document(error, status),
         status,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 queue = typer.Typer(help="See, pause, resume and purge queues.", no_args_is_help=True)
 workers = typer.Typer(help="See, drain and scale workers.", no_args_is_help=True)
-videos = typer.Typer(help="Prioritise, cancel, retry and quarantine videos.", no_args_is_help=True)
+videos = typer.Typer(help="Prioritise, cancel, retry, quarantine and delete videos.", no_args_is_help=True)
 audit = typer.Typer(help="Who decided what, and when.", no_args_is_help=True)
 
 Data = Annotated[
@@ -168,6 +168,14 @@ def videos_release(video: VideoId, data: Data = None, as_json: Json = False) -> 
     administer(as_json, data, lambda admin: admin.release(video), show_changed("quarantined"))
 
 
+@videos.command("delete")
+def videos_delete(video: VideoId, data: Data = None, as_json: Json = False) -> None:
+    """Delete a video everywhere: its bytes, words, artifacts, vectors, and all rows but what viewers did."""
+    from app.deleting import delete
+
+    administer(as_json, data, lambda admin: delete(admin, video), show_deleted)
+
+
 def timeline(video: VideoId, data: Data = None, as_json: Json = False) -> None:
     """What happened to a video: queued, started, done, by which worker, how long, how large."""
     administer(as_json, data, lambda admin: admin.timeline(video), show_timeline)
@@ -187,6 +195,13 @@ def audit_ls(
 
 
 # --- what people see -----------------------------------------------------------------------------------------------
+
+
+def show_deleted(document: dict[str, Any]) -> None:
+    """What went."""
+    removed = {**document["removed"]["rows"], **document["removed"]["objects"]}
+    said = ", ".join(f"{count} {name}" for name, count in removed.items()) or "nothing was left"
+    typer.echo(f"{document['video']} is deleted: {said}.")
 
 
 def show_queues(document: dict[str, Any]) -> None:

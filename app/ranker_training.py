@@ -169,16 +169,22 @@ def train_ranker(
 
 
 def submitted(
-    reelsense: ReelSense, name: str, seed: int | None, settings: Mapping[str, Any], *, promote: bool
+    reelsense: ReelSense,
+    name: str,
+    seed: int | None,
+    settings: Mapping[str, Any],
+    *,
+    promote: bool,
+    who: str | None = None,
 ) -> dict[str, Any]:
-    """Ask a training worker to do it: the job. What makes no sense is refused here and now. Raises as `train_ranker`
-    does before it begins, and `stack.not_running`."""
+    """Ask a training worker to do it: the job, of `who` or the OS user. What makes no sense is refused here and now.
+    Raises as `train_ranker` does before it begins, and `stack.not_running`."""
     from app.administration import this_user
     from app.training_worker import submit
 
     make_model(name, dict(settings) | ({} if seed is None else {"seed": seed}))
     request = {"model": name, "seed": seed, "settings": dict(settings), "promote": promote}
-    return submit(reelsense.settings, reelsense.catalogue, request, this_user().who).model_dump()
+    return submit(reelsense.settings, reelsense.catalogue, request, who or this_user().who).model_dump()
 
 
 def parsed_settings(assignments: Sequence[str]) -> dict[str, Any]:

@@ -47,6 +47,11 @@ def parts_of(reelsense: ReelSense) -> list[Part]:
     return [Part(name, _trouble(reelsense, name)) for name in PARTS]
 
 
+def broker_of(reelsense: ReelSense) -> Part:
+    """Ask the broker alone."""
+    return Part("broker", _trouble(reelsense, "broker"))
+
+
 def _trouble(reelsense: ReelSense, name: str) -> ReelsenseError | None:
     try:
         if name == "store":

@@ -11,6 +11,7 @@ from app import reembedding
 from app.admin_access import AdminAccess
 from app.administration import Administrator
 from app.operations import ReelSense
+from app.problems import asked_for
 from store.administration import Actor
 from store.overrides import parsed
 from workers.reembedding import Request
@@ -51,9 +52,12 @@ def reembed_routes(reelsense: ReelSense, access: AdminAccess) -> APIRouter:
     @router.post("", status_code=201)
     def start(asked: JobRequest, by: Administrator = admin) -> dict[str, Any]:
         """Plan a job and start it; with `dry_run` only plan."""
-        overrides = parsed([f"{name}={value}" for name, value in asked.settings.items()])
-        request = Request(tuple(asked.stages), asked.model_set, overrides, asked.where, asked.rate, asked.concurrency)
-        return reembedding.start(by, request, dry_run=asked.dry_run)
+        with asked_for():
+            overrides = parsed([f"{name}={value}" for name, value in asked.settings.items()])
+            request = Request(
+                tuple(asked.stages), asked.model_set, overrides, asked.where, asked.rate, asked.concurrency
+            )
+            return reembedding.start(by, request, dry_run=asked.dry_run)
 
     @router.post("/rollback")
     def rollback(job: str | None = None, partial: Partial = False, by: Administrator = admin) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.panel import Panel
 from rich.table import Table
 
 from app.operations import Added
@@ -128,15 +129,18 @@ def show_video(document: dict[str, Any]) -> None:
     """A whole page about one video."""
     out = console()
     media = document["media"]
-    out.print(f"[bold]{escape(_text(document['title']))}[/]  {document['id']}  {_state(document['state'])}")
     length = _clock(document["duration"]) if document["duration"] else "?"
-    out.print(
-        f"{length}, {media['width']}x{media['height']}, {media['video_codec']}, sound: {media['audio_codec'] or 'none'}"
-    )
+    lines = [
+        f"{document['id']}  {_state(document['state'])}",
+        f"{length}, {media['width']}x{media['height']}, {media['video_codec']}, "
+        f"sound: {media['audio_codec'] or 'none'}",
+    ]
     if document["degraded"]:
-        out.print(f"[yellow]damaged input: {', '.join(document['degraded'])}[/]")
+        lines.append(f"[yellow]damaged input: {', '.join(document['degraded'])}[/]")
     if document["error"]:
-        out.print(f"[red]{document['error']['code']}[/]: {escape(document['error']['message'])}")
+        lines.append(f"[red]{document['error']['code']}[/]: {escape(document['error']['message'])}")
+    title = f"[bold]{escape(_text(document['title']))}[/]"
+    out.print(Panel("\n".join(lines), title=title, title_align="left", expand=False))
     seen = [*document["labels"], *document["objects"]]
     out.print(
         table(

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from app.learnt_models import choice_of
 from store.artifacts import learnt_model_card_key, learnt_model_key
 from store.errors import InputError
 from store.records import MODALITIES, TextAttributes, TextPiece, Tokens
-from workers.plans import LearntModel, next_choice
+from workers.plans import LearntModel
 
 # With fewer who finished two videos, training goes by the videos alone and takes engagement as a hint. What it is worth
 # was measured on data sets of 1,800 and 9,300 people (docs/fusion.md).
@@ -214,5 +215,5 @@ def _bring_in(reelsense: ReelSense, name: LearntModel, version: str, data: bytes
     reelsense.objects.put(learnt_model_key(name, version), data)
     if card is not None:
         reelsense.objects.put(learnt_model_card_key(name, version), card.encode())
-    reelsense.catalogue.choose({next_choice(name): version})
+    reelsense.catalogue.choose(choice_of(reelsense, name, version))
     reelsense.graph.reconcile()

@@ -68,43 +68,50 @@ def form_routes(intaking: Intaking, access: Access) -> APIRouter:
         """Upload one video in a form: `file`, and `title`, `description`, `tags` (comma-separated), `creator`,
         `region`, `language`, `sound`, `captions` (files; or `captions.en`). The answer comes when it is stored, before
         it is processed."""
-        settings = intaking.settings
-        announced = request.headers.get("content-length", "")
-        largest = settings.limits.bytes
-        started = began(caller.user, "form", min(int(announced), largest) if announced else None, largest)
-        lock = await run_in_threadpool(intaking.open, started)
-        try:
-            form = FormUpload(request.headers.get("content-type", ""), intaking.files.data(started.id), settings.limits)
-            try:
-                async for piece in pieces(request):
-                    await run_in_threadpool(form.write, piece)
-                await run_in_threadpool(form.close)
-            finally:
-                form.abandon()
-            words = words_of(form.words)
-            for language, content in form.captions:
-                intaking.files.add_captions(started.id, content, language)
-            await run_in_threadpool(_finish_form, intaking, started, form.file_name or "", words, form.bytes)
-        except OSError as error:
-            intaking.discard(started.id)
-            raise disk_full(intaking) from error
-        except BaseException:
-            # Also when the client has gone: what it took is given back at once.
-            intaking.discard(started.id)
-            raise
-        finally:
-            os.close(lock)
-        added = await asyncio.wrap_future(intaking.submit(started.id))
-        while added is None:
-            # Somebody looked at it while this request still held it, or another process takes it in.
-            await asyncio.sleep(0.1)
-            added = await run_in_threadpool(_ended, intaking, started.id)
-            added = added or await asyncio.wrap_future(intaking.submit(started.id))
-        if added.id is None and added.error is not None:
-            raise added.error
-        return added.as_json() | {"path": form.file_name}
+        added, file_name = await take_form(intaking, request, caller)
+        return added.as_json() | {"path": file_name}
 
     return router
+
+
+async def take_form(intaking: Intaking, request: Request, caller: Caller) -> tuple[Added, str]:
+    """Read the form of a request, and take its video in: what became of it, and what its sender calls the file. Raises
+    what stands against the form or the video."""
+    settings = intaking.settings
+    announced = request.headers.get("content-length", "")
+    largest = settings.limits.bytes
+    started = began(caller.user, "form", min(int(announced), largest) if announced else None, largest)
+    lock = await run_in_threadpool(intaking.open, started)
+    try:
+        form = FormUpload(request.headers.get("content-type", ""), intaking.files.data(started.id), settings.limits)
+        try:
+            async for piece in pieces(request):
+                await run_in_threadpool(form.write, piece)
+            await run_in_threadpool(form.close)
+        finally:
+            form.abandon()
+        words = words_of(form.words)
+        for language, content in form.captions:
+            intaking.files.add_captions(started.id, content, language)
+        await run_in_threadpool(_finish_form, intaking, started, form.file_name or "", words, form.bytes)
+    except OSError as error:
+        intaking.discard(started.id)
+        raise disk_full(intaking) from error
+    except BaseException:
+        # Also when the client has gone: what it took is given back at once.
+        intaking.discard(started.id)
+        raise
+    finally:
+        os.close(lock)
+    added = await asyncio.wrap_future(intaking.submit(started.id))
+    while added is None:
+        # Somebody looked at it while this request still held it, or another process takes it in.
+        await asyncio.sleep(0.1)
+        added = await run_in_threadpool(_ended, intaking, started.id)
+        added = added or await asyncio.wrap_future(intaking.submit(started.id))
+    if added.id is None and added.error is not None:
+        raise added.error
+    return added, form.file_name or ""
 
 
 def _finish_form(intaking: Intaking, upload: Upload, file_name: str, words: dict[str, Any], size: int) -> None:

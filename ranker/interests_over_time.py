@@ -33,14 +33,14 @@ def profile_over_time(
         return {"at": [], "interests": [], "other": []}
     at = np.linspace(min(event.at for event in events), max(event.at for event in events), points)
     masses = np.zeros((len(today.interests) + 1, points))
-    belonging = _belonging(today, events, table)
+    homes = belonging(today, events, table)
     for event in events:
         watched = watched_of(table.snapshot, video_of(event))
         worth = 0.0 if watched is None else value(event, watched.duration, today.scale.norms, today.scale.habit)
         if worth > 0:
             ages = at - event.at
             left = np.exp2(-np.maximum(ages, 0.0) / LONG_HALF_LIFE_SECONDS)
-            masses[belonging[video_of(event)]] += np.where(ages >= 0, worth * left, 0.0)
+            masses[homes[video_of(event)]] += np.where(ages >= 0, worth * left, 0.0)
     rounded = np.round(masses, 6).tolist()
     return {
         "at": at.tolist(),
@@ -52,7 +52,7 @@ def profile_over_time(
     }
 
 
-def _belonging(profile: Profile, events: Sequence[Event | StoredEvent], table: VideoTable) -> dict[str, int]:
+def belonging(profile: Profile, events: Sequence[Event | StoredEvent], table: VideoTable) -> dict[str, int]:
     """The number of each video's interest: the one it is in, else the nearest if it is near; the last is none."""
     none = len(profile.interests)
     found = {video: number for number, interest in enumerate(profile.interests) for video in interest.videos}

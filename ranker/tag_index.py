@@ -10,6 +10,7 @@ in 0..1. A row that a later one replaced counts for none of them.
 
 from __future__ import annotations
 
+import heapq
 import math
 from array import array
 from collections.abc import Mapping
@@ -53,6 +54,18 @@ class TagIndex:
         carrying = self._carrying.get(tag, 0)
         videos = self.rows - len(self.replaced)
         return math.log1p(videos / carrying) / math.log1p(videos) if carrying else 0.0
+
+    def rows_with(self, tag: str, n_rows: int) -> npt.NDArray[np.int64]:
+        """int64 [n]: those of the first `n_rows` rows that carry a tag, replaced ones too."""
+        postings = self._postings.get(tag)
+        rows = np.array(postings[0] if postings is not None else [], np.int64)
+        return rows[rows < n_rows]
+
+    def most_carried(self, most: int) -> list[tuple[str, int]]:
+        """The `most` tags that most videos carry, and how many do; ties by name."""
+        # A copy made in one step: another thread may add tags.
+        counts = list(self._carrying.items())
+        return heapq.nsmallest(most, counts, key=lambda item: (-item[1], item[0]))
 
     def matches(self, wanted: Mapping[str, float], n_rows: int) -> Float64:
         """float64 [n_rows]: the match of `wanted` with each of the first `n_rows` rows."""

@@ -24,6 +24,7 @@ from ranker.video_rows import VideoRow as VideoRow
 from store.administration import Administration
 from store.artifacts import artifact_key, from_bytes
 from store.catalogue import Catalogue, Publication
+from store.deletions import Deletions
 from store.errors import NotFoundError, PassingError, ReelsenseError
 from store.objects import ObjectStore
 from store.publications import published_between, published_sequences
@@ -121,7 +122,8 @@ class Snapshot:
 class VideoTable:
     """The published videos of one version. `refresh` follows the catalogue; reading never waits for it.
 
-    Videos in quarantine are not in it: no feed, search or list of neighbours shows them until they are released.
+    Videos in quarantine are not in it: no feed, search or list of neighbours shows them until they are released. What
+    was deleted leaves it, and comes back when the same bytes are uploaded and published again.
 
     Errors: `store.unavailable`, `database.unavailable`. An artifact that is missing or damaged hides its own video and
     no other: its code stands in `unreadable`, and the next `refresh` tries again.
@@ -132,6 +134,9 @@ class VideoTable:
         self.catalogue = catalogue
         self.version = version
         self.administration = Administration(catalogue)
+        self.deletions = Deletions(catalogue)
+        # Before any publication is read: those of a video that is deleted later are taken out again.
+        self._deleted = self.deletions.highest()
         self.unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
         self._last = 0
@@ -162,6 +167,7 @@ class VideoTable:
             self._hidden = hidden
             if not self._started:
                 self._start()
+            changed = self._take_out() or changed
             fresh = self._fresh()
             todo = sorted([*self._waiting, *fresh], key=lambda item: item.sequence)
             # All wait until they are read: should the store go away half-way, the rest is read next time.
@@ -175,6 +181,24 @@ class VideoTable:
                 if changed or self._index.changed or len(self._rows) != before:
                     self.snapshot = self._take()
             return len(self._rows) - before
+
+    def _take_out(self) -> bool:
+        """Let what was deleted be seen no more; whether there was any. What a snapshot of before holds stays true."""
+        gone = self.deletions.after(max(0, self._deleted - LOOK_BACK))
+        found = False
+        for deletion in gone:
+            self._deleted = max(self._deleted, deletion.number)
+            self.unreadable.pop(deletion.video_id, None)
+            self._waiting = [
+                item for item in self._waiting if item.video_id != deletion.video_id or item.sequence > deletion.up_to
+            ]
+            place = self._latest.get(deletion.video_id)
+            if place is None or int(self._sequences.values[place]) > deletion.up_to or not self._alive.values[place]:
+                continue
+            self._alive.values[place] = False
+            self._tags.replace(place, self._rows[place].tags)
+            found = True
+        return found
 
     def _fresh(self) -> list[Publication]:
         """Publications that are not followed yet, in order."""
@@ -276,8 +300,9 @@ class VideoTable:
         self._alive.add(True)
         self._sequences.add(sequence)
         if (old := self._latest.get(row.id)) is not None:
-            self._alive.values[old] = False
-            self._tags.replace(old, self._rows[old].tags)
+            if self._alive.values[old]:  # or it was deleted, and came again
+                self._alive.values[old] = False
+                self._tags.replace(old, self._rows[old].tags)
             # Before the new row: an earlier snapshot must find its own in one of the two.
             self._earlier.setdefault(row.id, []).append(old)
         self._latest[row.id] = place

@@ -42,6 +42,10 @@ class ObjectStore(Protocol):
     def open(self, key: str) -> BinaryIO:
         """A stream of the object from its start, for large ones; close it."""
 
+    def open_part(self, key: str, first: int, length: int) -> BinaryIO:
+        """A stream of at most `length` bytes (1 or more) from the byte `first`, empty behind the end; close it. What
+        else there is of the object is neither read nor sent."""
+
     def download(self, key: str, path: Path) -> None:
         """Write the object to a new file."""
 

@@ -67,7 +67,9 @@ def parsed(assignments: list[str]) -> dict[str, Any]:
 
 def _checked(name: str, value: Any) -> Any:
     field = Settings.model_fields[name]
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])  # type: ignore[arg-type]
+    # Text such as the model set has no bounds of its own, and `Annotated` takes no empty list of them.
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

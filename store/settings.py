@@ -80,6 +80,15 @@ class Intake(BaseModel):
     retry_seconds: int = Field(10, ge=1, description="What a refused client is told to wait at the least.")
 
 
+class Rates(BaseModel):
+    """How many requests a caller (a key, or an address without one) may send in a minute; 0: as many as it likes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reads: int = Field(12_000, ge=0, description="Most reads of the API a minute of one caller; 0: no limit.")
+    writes: int = Field(6_000, ge=0, description="Most other requests a minute of one caller; 0: no limit.")
+    refused: int = Field(60, ge=0, description="Most refused keys a minute from one address; 0: no limit.")
+
+
 class EncoderChoice(BaseModel):
     """Encoders by name, each in place of the one that the model set takes. Empty: the model set's own."""
 
@@ -191,6 +200,7 @@ class Settings(BaseSettings):
     )
     limits: Limits = Field(default_factory=Limits)
     intake: Intake = Field(default_factory=Intake)
+    rates: Rates = Field(default_factory=Rates)
     reembed: Reembedding = Field(default_factory=Reembedding)
 
     @classmethod
@@ -228,6 +238,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "incoming": IncomingSettings,
     "limits": Limits,
     "intake": Intake,
+    "rates": Rates,
     "reembed": Reembedding,
 }
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +172,29 @@ class VectorSegments:
             if fresh:
                 yield Segment(segment.rows[fresh[0] :], segment.vectors[fresh[0] :])
             after = max(after, span.last)
+
+    def remove(self, sequences: Collection[int]) -> int:
+        """Take rows out of every segment that holds them: how many. Each is written anew, under the name that its
+        first and last row give it now, before the old one goes."""
+        removed = 0
+        for span in self.spans():
+            if not any(span.first <= sequence <= span.last for sequence in sequences):
+                continue
+            try:
+                segment = self.read(span)
+            except ReelsenseError as error:
+                if error.code not in UNREADABLE:
+                    raise
+                self.delete(span)  # nobody can tell whose rows are in it; the indexer writes the gap anew
+                continue
+            kept = [place for place, row in enumerate(segment.rows) if row.sequence not in sequences]
+            if len(kept) == len(segment.rows):
+                continue
+            removed += len(segment.rows) - len(kept)
+            new = self.write(Segment([segment.rows[n] for n in kept], segment.vectors[kept])) if kept else None
+            if new != span:
+                self.delete(span)
+        return removed
 
     def gather(self, wanted: Sequence[Publication]) -> Segment | None:
         """A segment of these publications (by rising sequence) from their artifacts; those that cannot be read, or

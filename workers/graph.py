@@ -25,6 +25,7 @@ from store.administration import Administration
 from store.artifacts import artifact_key, from_bytes, source_key, to_bytes
 from store.catalogue import Catalogue, Run, RunKey, Video
 from store.dead_letters import DeadLetters
+from store.deletions import Deletions
 from store.errors import InputError, NotFoundError, PassingError, ReelsenseError
 from store.jobs import ENCODING, Jobs
 from store.objects import ObjectStore
@@ -63,6 +64,7 @@ class Graph:
         self.catalogue = catalogue
         self.letters = DeadLetters(catalogue)
         self.administration = Administration(catalogue)
+        self.deletions = Deletions(catalogue)
         self.send = send
         self.jobs = Jobs(catalogue)
         self.plans: tuple[Plan, ...] = ()
@@ -156,6 +158,7 @@ class Graph:
             video = self.catalogue.video(key.video_id)
         except NotFoundError:
             log.warning("message of an unknown video dropped", stage=key.stage, video=key.video_id)
+            self.catalogue.forget(key)
             return None
         if self.key(video, key.stage, plan) != key:
             return None  # the uploader's words have changed since; the new revision has its own message
@@ -237,6 +240,8 @@ class Graph:
             self.catalogue.abandon(key, counted=False, worker=self.worker)
             self.send(key)
         except ReelsenseError as error:
+            if self._was_deleted(key):
+                return False
             if error.code in _SPOILT and self._mend_needs(video, key):
                 bound.warning("stage waits for its needs again", code=error.code, message=error.message)
             elif error.code == "store.missing" and self.objects.size(source_key(video.id)) is not None:
@@ -386,11 +391,14 @@ class Graph:
 
     def _done(self, video: Video, key: RunKey, seconds: float | None) -> None:
         # Words that changed while the stage ran: their own revision is published, this one is not any more.
-        if key.stage == stages.STAGES[-1].name and self.catalogue.video(key.video_id).revision == key.revision:
+        if key.stage == stages.STAGES[-1].name and self._says_still(key):
             if seconds is not None and ledger_figures.is_unpublished(self.catalogue, key.video_id):
                 measurements.observe("reelsense_publish_seconds", max(0.0, time.time() - video.uploaded_at))
             self.catalogue.publish(key.video_id, key.version, key.revision)
         self.catalogue.finish(key, seconds)
+        # Asked after all was written: a deletion that comes later finds it by itself.
+        if self._was_deleted(key):
+            return
         # An upload's run does not set a job's runs off, though both share it: those are fed by the job.
         of_jobs = self.job_versions()
         fresh = [
@@ -403,6 +411,19 @@ class Graph:
             and all(self.has(self.key(video, need, plan)) for need in stage.needs)
         ]
         self.enqueue(list(dict.fromkeys(fresh)))
+
+    def _was_deleted(self, key: RunKey) -> bool:
+        """Whether the video of a run was deleted while it ran; then what the run left is removed."""
+        if self.deletions.is_there(key.video_id):
+            return False
+        log.info("the video was deleted meanwhile", stage=key.stage, video=key.video_id)
+        self.deletions.remove(key.video_id, self.worker)
+        self.objects.delete(_artifact_key(key))
+        return True
+
+    def _says_still(self, key: RunKey) -> bool:
+        """Whether the video of a run is there and has the words that went into it."""
+        return any(video.revision == key.revision for video in self.catalogue.videos([key.video_id]))
 
     @contextlib.contextmanager
     def _heartbeat(self, keys: Sequence[RunKey]) -> Iterator[None]:

@@ -10,12 +10,15 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.admin_access import COOKIE, AdminAccess
+from app.access import COOKIE, Access
+from app.admin_access import AdminAccess
 from app.admin_routes import admin_routes
-from app.api import create_api, problem
+from app.api import create_api
 from app.operation_pages import operation_pages
 from app.operations import ReelSense
 from app.reembed_routes import reembed_routes
+from app.site import Site
+from store.api_keys import ApiKeys
 from store.catalogue import Video
 from store.errors import InputError, ReelsenseError
 from store.records import MediaInfo, Metadata
@@ -207,9 +210,12 @@ def test_the_page_shows_all_and_its_forms_work_without_script(client: TestClient
     assert answer.status_code == 200
     page = Read(answer.text)
     assert "<script>alert" not in answer.text
-    assert set(page.loaded) == {"/operations/operations.css", "/operations/operations.js"}
+    assert {path.partition("?")[0] for path in page.loaded if "operations" in path} == {
+        "/assets/operations.css",
+        "/assets/operations.js",
+    }
     assert len(page.ids) == len(set(page.ids))
-    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert "default-src 'self';" in answer.headers["content-security-policy"]
     for asset in page.loaded:
         assert client.get(asset).status_code == 200
     assert client.get("/operations/..%2fapi.py").status_code == 404
@@ -238,7 +244,7 @@ def test_the_page_shows_all_and_its_forms_work_without_script(client: TestClient
     assert "worker.unknown" in gone.text
 
 
-@pytest.mark.parametrize("path", ["/operations/queues/audio/pause", "/api/v1/queues/audio/pause", "/operations/key"])
+@pytest.mark.parametrize("path", ["/operations/queues/audio/pause", "/api/v1/queues/audio/pause", "/key"])
 @pytest.mark.parametrize(
     "headers",
     [
@@ -254,25 +260,23 @@ def test_a_page_of_another_site_changes_nothing(client: TestClient, path: str, h
     assert client.get("/api/v1/audit").json() == {"audit": []}
 
 
-def guarded(reelsense: ReelSense) -> TestClient:
-    """The same routes behind a check that knows one key."""
-
-    def check(authorization: str | None) -> str:
-        if authorization != "Bearer right":
-            raise InputError("request.invalid", "This request needs an API key.")
-        return "key of ana"
-
+def guarded(reelsense: ReelSense) -> tuple[TestClient, str]:
+    """The same routes once there is a key, and that key."""
+    _, secret = ApiKeys(reelsense.catalogue).create("ana", ["admin"])
     api = FastAPI()
-    api.add_exception_handler(ReelsenseError, problem)
-    access = AdminAccess(check)
-    api.include_router(admin_routes(reelsense, access), prefix="/api/v1")
-    api.include_router(reembed_routes(reelsense, access), prefix="/api/v1")
-    api.include_router(operation_pages(reelsense, access))
-    return TestClient(api, base_url="http://127.0.0.1:8787")
+    access = Access(reelsense)
+    site = Site(reelsense, access)
+    api.add_exception_handler(ReelsenseError, site.problem)
+    admin = AdminAccess(lambda authorization: access.caller(authorization, "admin").user)
+    api.include_router(admin_routes(reelsense, admin), prefix="/api/v1")
+    api.include_router(reembed_routes(reelsense, admin), prefix="/api/v1")
+    api.include_router(operation_pages(site, admin))
+    api.include_router(site.key_routes())
+    return TestClient(api, base_url="http://127.0.0.1:8787"), secret
 
 
 def test_every_route_asks_who_it_is(reelsense: ReelSense) -> None:
-    client = guarded(reelsense)
+    client, secret = guarded(reelsense)
     paths = client.get("/openapi.json").json()["paths"]
     assert len(paths) >= 15
     for path, methods in paths.items():
@@ -281,11 +285,11 @@ def test_every_route_asks_who_it_is(reelsense: ReelSense) -> None:
                 name="audio", video=VIDEO, stage="audio", code="internal", letter="0" * 12, job="0", what="pause"
             )
             body = {"processes": 1} if filled.endswith("pool") else None
-            assert client.request(method, filled, json=body).status_code == 422, filled
+            assert client.request(method, filled, json=body).status_code == 401, filled
     assert reelsense.graph.administration.audit(10) == []
-    right = {"authorization": "Bearer right"}
+    right = {"authorization": f"Bearer {secret}"}
     assert client.post("/api/v1/queues/audio/pause", headers=right).status_code == 200
-    assert reelsense.graph.administration.audit(1)[0].who == "key of ana"
+    assert reelsense.graph.administration.audit(1)[0].who == secret.split("_")[1]
 
 
 def test_jobs_over_http_and_on_the_page(client: TestClient, reelsense: ReelSense) -> None:
@@ -310,17 +314,20 @@ def test_jobs_over_http_and_on_the_page(client: TestClient, reelsense: ReelSense
 
 
 def test_a_browser_enters_a_key_once(reelsense: ReelSense) -> None:
-    client = guarded(reelsense)
-    refused = client.get("/operations")
+    client, secret = guarded(reelsense)
+    refused = client.get("/operations?x=1")
     assert refused.status_code == 401
-    assert Read(refused.text).forms == ["/operations/key"]
+    assert Read(refused.text).forms == ["/key"]
+    assert 'name="then" value="/operations?x=1"' in refused.text
     assert client.post("/operations/queues/audio/pause").status_code == 401
-    assert client.post("/operations/key", data={"key": "wrong"}).status_code == 401
-    entered = client.post("/operations/key", data={"key": "right"}, follow_redirects=False)
+    assert client.post("/key", data={"key": "wrong"}).status_code == 401
+    entered = client.post("/key", data={"key": secret, "then": "/operations"}, follow_redirects=False)
+    assert entered.headers["location"] == "/operations"
     cookie = entered.headers["set-cookie"]
-    assert cookie.startswith(f"{COOKIE}=right;")
-    assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/operations"))
+    assert cookie.startswith(f"{COOKIE}={secret};")
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/;"))
     assert client.get("/operations").status_code == 200
     assert client.post("/operations/queues/audio/pause").status_code == 200
-    # The cookie is the page's alone: what a browser sends to the API by itself is nobody.
-    assert client.get("/api/v1/queues").status_code == 422
+    assert client.get("/api/v1/queues").status_code == 200, "pages ask the API for more"
+    assert client.post("/key/leave", follow_redirects=False).headers["location"] == "/key"
+    assert client.get("/operations").status_code == 401

@@ -64,7 +64,7 @@ def test_bad_uploads_are_refused(client: TestClient) -> None:
     ):
         answer = client.post("/api/v1/videos", files={"file": ("a.mp4", content)})
         assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert client.get("/api/v1/videos").json() == {"videos": []}
+    assert client.get("/api/v1/videos").json() == {"videos": [], "next": None}
 
 
 def test_events_are_checked(client: TestClient) -> None:

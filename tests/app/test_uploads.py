@@ -184,7 +184,7 @@ def test_a_bad_video_ends_with_its_code_and_stays_for_inspection(client: TestCli
     shown = finished(client, where)
     assert (shown["state"], shown["video"], shown["error"]["code"]) == ("refused", None, "media.not_media")
     assert [file.read_bytes() for file in (data / "uploads").rglob("upload")] == [b"text"]
-    assert client.get("/api/v1/videos").json() == {"videos": []}
+    assert client.get("/api/v1/videos").json() == {"videos": [], "next": None}
     assert client.delete(where, headers=TUS).status_code == 204
     empty = begin(client, 0)
     assert finished(client, empty)["error"]["code"] == "media.empty"

@@ -55,9 +55,21 @@ def test_put_replaces(store: ObjectStore) -> None:
     assert store.get("again/a") == b"new"
 
 
+def test_a_part_is_those_bytes_and_no_more(store: ObjectStore) -> None:
+    content = bytes(range(256)) * 2000
+    store.put("part/a", content)
+    for first, length in ((0, 1), (3, 7), (255_999, 300_000), (len(content) - 1, 1), (0, len(content)), (9, 2**40)):
+        with store.open_part("part/a", first, length) as stream:
+            assert stream.read() == content[first : first + length]
+    with store.open_part("part/a", len(content), 5) as stream:
+        assert stream.read() == b""
+    with store.open_part("part/a", 10, 100) as stream:
+        assert [stream.read(60), stream.read(60), stream.read(60)] == [content[10:70], content[70:110], b""]
+
+
 def test_a_missing_object_says_so(store: ObjectStore) -> None:
     assert store.size("missing/a") is None
-    for read in (store.get, store.open):
+    for read in (store.get, store.open, lambda key: store.open_part(key, 0, 1)):
         with pytest.raises(InputError) as caught:
             read("missing/a")
         assert caught.value.code == "store.missing"

@@ -1,0 +1,1 @@
+"""What others import of ReelSense: `reelsense.client`, which talks to its HTTP API."""
