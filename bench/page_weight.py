@@ -19,6 +19,7 @@ from bench.browsing import PAGES, SIZES, VIEWER, chromium, prepared, running
 from bench.results import write
 
 VISITS = 3
+PATIENCE_MS = 60_000
 PAINT = """() => Object.fromEntries(
   performance.getEntriesByType("paint").map((entry) => [entry.name, entry.startTime]))"""
 
@@ -73,6 +74,7 @@ def _opened(context: BrowserContext, address: str) -> dict[str, float]:
         page.goto(address, wait_until="load")
         # Pictures further down are fetched when they come near; a live stream never ends.
         page.wait_for_timeout(700)
+        page.wait_for_function("performance.getEntriesByType('paint').length > 1", timeout=PATIENCE_MS)
         paint = page.evaluate(PAINT)
     finally:
         page.close()
