@@ -4,7 +4,8 @@ One API process, as `reelsense up` starts it, in front of the catalogue of `benc
 the videos (vectors of planted topics, artifacts made from their key). A second process asks, on connections that stay
 open, each thread its next request as soon as the answer is there; the two share the machine, so what is asked with
 takes from what answers. Each row: `at_once` threads, requests a second, and milliseconds from the request to the last
-byte of the answer, p50 and p99.
+byte of the answer, p50 and p99. `cpu_ms_each` is what the API's process computed for one, which says most where other
+programs ran on the machine as well (`load_1min`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 
 import bench.ranker as planted
 from bench import results
@@ -48,19 +50,21 @@ def main() -> None:
         serve(said.serve, said.port, said.videos, said.viewers)
         return
     document: dict[str, Any] = {"videos": said.videos, "viewers": said.viewers, "k": K, "seconds": said.seconds}
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), said.videos, said.viewers) as port:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), said.videos, said.viewers) as (port, server):
         document["start_seconds"] = round(wait_until_up(port), 1)
         began = time.monotonic()
         ask(port, [f"/api/v1/viewers/viewer%200/recommend?k={K}"])
         # The table is read and its cells are made.
         document["first_feed_seconds"] = round(time.monotonic() - began, 1)
         recommend = [f"/api/v1/viewers/viewer%20{n}/recommend?k={K}" for n in range(said.viewers)]
-        document["recommend"] = [measured(port, recommend, at_once, said.seconds) for at_once in AT_ONCE]
+        document["recommend"] = [measured(server, port, recommend, at_once, said.seconds) for at_once in AT_ONCE]
         ids = [planted.video_of(number) for number in range(0, said.videos, 7)]
         similar = [f"/api/v1/videos/{video}/similar?k={K}" for video in ids]
-        document["similar"] = [measured(port, similar, 4, said.seconds)]
-        document["list"] = [measured(port, [f"/api/v1/videos?limit={limit}" for limit in (20, 100)], 4, said.seconds)]
-        document["live"] = [measured(port, ["/health/live"], 4, said.seconds / 3)]
+        document["similar"] = [measured(server, port, similar, 4, said.seconds)]
+        document["list"] = [
+            measured(server, port, [f"/api/v1/videos?limit={limit}" for limit in (20, 100)], 4, said.seconds)
+        ]
+        document["live"] = [measured(server, port, ["/health/live"], 4, said.seconds / 3)]
     print(json.dumps(document, indent=1))
     print(f"written: {results.write('api_load', document)}")
 
@@ -68,7 +72,7 @@ def main() -> None:
 # --- who asks --------------------------------------------------------------------------------------------------------
 
 
-def measured(port: int, paths: list[str], at_once: int, seconds: float) -> dict[str, Any]:
+def measured(server: psutil.Process, port: int, paths: list[str], at_once: int, seconds: float) -> dict[str, Any]:
     """One row: paths are drawn at random, the same for every run."""
     spent: list[float] = []
     bytes_read = 0
@@ -96,6 +100,7 @@ def measured(port: int, paths: list[str], at_once: int, seconds: float) -> dict[
             spent.extend(mine)
             bytes_read += got
 
+    used = cpu_seconds(server)
     threads = [threading.Thread(target=work, args=(number,)) for number in range(at_once)]
     began = time.monotonic()
     for thread in threads:
@@ -103,6 +108,7 @@ def measured(port: int, paths: list[str], at_once: int, seconds: float) -> dict[
     for thread in threads:
         thread.join()
     took = time.monotonic() - began
+    computed = cpu_seconds(server) - used
     p50, p99 = (round(1000 * float(value), 2) for value in np.percentile(spent, (50, 99)))
     return {
         "at_once": at_once,
@@ -110,8 +116,15 @@ def measured(port: int, paths: list[str], at_once: int, seconds: float) -> dict[
         "per_second": round(len(spent) / took, 1),
         "p50_ms": p50,
         "p99_ms": p99,
+        "cpu_ms_each": round(1000 * computed / len(spent), 2),
         "bytes_each": round(bytes_read / len(spent)),
     }
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """What a process has computed so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def ask(port: int, paths: list[str]) -> int:
@@ -128,15 +141,15 @@ def ask(port: int, paths: list[str]) -> int:
 
 
 @contextmanager
-def serving(folder: Path, videos: int, viewers: int) -> Iterator[int]:
-    """The API as a process of its own; its port."""
+def serving(folder: Path, videos: int, viewers: int) -> Iterator[tuple[int, psutil.Process]]:
+    """The API as a process of its own: its port, and the process."""
     from tests.store.servers import free_port
 
     port = free_port()
     command = [sys.executable, "-m", "bench.api_load", "--serve", str(folder), "--port", str(port)]
     process = subprocess.Popen([*command, "--videos", str(videos), "--viewers", str(viewers)])
     try:
-        yield port
+        yield port, psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from store.errors import NotFoundError, PassingError, ReelsenseError
+from store.errors import InputError, NotFoundError, PassingError, ReelsenseError
 from store.records import MediaInfo, Metadata
 
 RunState = Literal["queued", "running", "done", "failed", "dead"]
@@ -177,6 +177,11 @@ class Catalogue:
             yield
         except ReelsenseError:
             raise
+        except sa.exc.DataError as error:
+            # It answers: PostgreSQL keeps no text with a zero character in it, and no number beyond its columns.
+            raise InputError(
+                "request.invalid", "A text or number is not one that the catalogue database can hold."
+            ) from error
         except (sa.exc.DatabaseError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
             raise PassingError(
                 "database.unavailable",

@@ -198,3 +198,13 @@ def test_a_database_that_is_away_is_a_passing_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a database, but long enough to be looked at as one" * 100)
     with pytest.raises(PassingError):
         Catalogue(f"sqlite:///{tmp_path / 'file'}")
+
+
+def test_a_text_that_the_database_cannot_hold_is_the_callers_fault(catalogue: Catalogue) -> None:
+    # PostgreSQL refuses it, SQLite finds nothing; neither is a database that is away.
+    try:
+        found = catalogue.video("ab\0cd")
+    except InputError as error:
+        assert error.code in ("request.invalid", "video.unknown")
+    else:
+        raise AssertionError(found)
