@@ -31,8 +31,13 @@ def listed(reelsense: ReelSense) -> dict[str, Any]:
             "encoders": {place: spec.name for place, spec in catalogue.chosen(served).items()},
             "versions": dict(reelsense.graph.versions),
         },
-        "learnt": {name: _versions(reelsense, name) for name in LEARNT_MODELS},
+        "learnt": versions(reelsense),
     }
+
+
+def versions(reelsense: ReelSense) -> dict[str, list[dict[str, Any]]]:
+    """The stored versions of each learnt model, with their roles."""
+    return {name: _versions(reelsense, name) for name in LEARNT_MODELS}
 
 
 def _versions(reelsense: ReelSense, name: LearntModel) -> list[dict[str, Any]]:

@@ -30,6 +30,10 @@ Reason = Annotated[str, typer.Option("--reason", help="Why: kept with it, and in
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the program."""
+    from app import delete_command, learnt_commands
+
+    delete_command.add_to(videos)
+    app.add_typer(learnt_commands.learnt, name="learnt")
     app.add_typer(queue, name="queue")
     app.add_typer(workers, name="workers")
     app.add_typer(videos, name="videos")
@@ -168,14 +172,6 @@ def videos_release(video: VideoId, data: Data = None, as_json: Json = False) -> 
     administer(as_json, data, lambda admin: admin.release(video), show_changed("quarantined"))
 
 
-@videos.command("delete")
-def videos_delete(video: VideoId, data: Data = None, as_json: Json = False) -> None:
-    """Delete a video everywhere: its bytes, words, artifacts, vectors, and all rows but what viewers did."""
-    from app.deleting import delete
-
-    administer(as_json, data, lambda admin: delete(admin, video), show_deleted)
-
-
 def timeline(video: VideoId, data: Data = None, as_json: Json = False) -> None:
     """What happened to a video: queued, started, done, by which worker, how long, how large."""
     administer(as_json, data, lambda admin: admin.timeline(video), show_timeline)
@@ -195,13 +191,6 @@ def audit_ls(
 
 
 # --- what people see -----------------------------------------------------------------------------------------------
-
-
-def show_deleted(document: dict[str, Any]) -> None:
-    """What went."""
-    removed = {**document["removed"]["rows"], **document["removed"]["objects"]}
-    said = ", ".join(f"{count} {name}" for name, count in removed.items()) or "nothing was left"
-    typer.echo(f"{document['video']} is deleted: {said}.")
 
 
 def show_queues(document: dict[str, Any]) -> None:

@@ -110,6 +110,11 @@ def test_deleting_a_video_is_for_administrators(client: TestClient, house: ReelS
 
 def test_the_command_deletes_as_the_api_does(house: ReelSense) -> None:
     video = enter(house, "one", 1.0)
+    house.objects.put(learnt_model_key("topics", "one"), b"x")
+    assert command("learnt", "ls", "--data", house.settings.data, "--json").json == {
+        "learnt": {"topics": [{"version": "one", "role": "kept", "bytes": 1}], "fusion": []}
+    }
+    assert command("learnt", "rollback", "fusion", "--data", house.settings.data).stderr.startswith("model.unknown")
     done = command("videos", "delete", video[:8], "--data", house.settings.data, "--json")
     assert done.json == {"video": video, "removed": {"rows": {"videos": 1}, "objects": {}}, "found": []}
     again = command("videos", "delete", video[:8], "--data", house.settings.data)
