@@ -75,7 +75,7 @@ def clusters(points: Float64, count: int) -> Int64:
     middles = points[[int(((points - points.mean(axis=0)) ** 2).sum(axis=1).argmax())]]
     while len(middles) < count:
         middles = np.vstack([middles, points[int(_distances(points, middles).min(axis=1).argmax())]])
-    of = _distances(points, middles).argmin(axis=1)
+    of: Int64 = _distances(points, middles).argmin(axis=1)
     for _ in range(ROUNDS):
         # A group that lost all its points stays where it was.
         middles = np.stack([points[of == n].mean(axis=0) if (of == n).any() else middles[n] for n in range(count)])

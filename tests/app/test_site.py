@@ -143,7 +143,7 @@ def test_other_sites_enter_no_key(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        ("/nothing", 404, "request.invalid"),
+        ("/nothing", 404, "request.unknown_address"),
         ("/videos/ffffffff", 404, "video.unknown"),
         ("/videos/" + quote("<script>alert(1)"), 404, "video.unknown"),
         ("/library?state=purple", 422, "request.invalid"),
@@ -167,7 +167,7 @@ def test_an_error_is_a_page_for_people_and_details_for_programs(
 
 
 def test_methods_and_the_programs_paths_keep_their_errors(client: TestClient) -> None:
-    assert "request.invalid" in Page(client.put("/library").text).text
+    assert "request.method" in Page(client.put("/library").text).text
     assert client.put("/library").status_code == 405
     assert client.get("/api/v1/nothing").headers["content-type"] == "application/problem+json"
     assert client.get("/api/v1/videos/ffffffff").json()["code"] == "video.unknown"
