@@ -130,17 +130,17 @@ def show_video(document: dict[str, Any]) -> None:
     out = console()
     media = document["media"]
     length = _clock(document["duration"]) if document["duration"] else "?"
-    lines = [
+    facts = [
         f"{document['id']}  {_state(document['state'])}",
         f"{length}, {media['width']}x{media['height']}, {media['video_codec']}, "
         f"sound: {media['audio_codec'] or 'none'}",
     ]
     if document["degraded"]:
-        lines.append(f"[yellow]damaged input: {', '.join(document['degraded'])}[/]")
+        facts.append(f"[yellow]damaged input: {', '.join(document['degraded'])}[/]")
     if document["error"]:
-        lines.append(f"[red]{document['error']['code']}[/]: {escape(document['error']['message'])}")
+        facts.append(f"[red]{document['error']['code']}[/]: {escape(document['error']['message'])}")
     title = f"[bold]{escape(_text(document['title']))}[/]"
-    out.print(Panel("\n".join(lines), title=title, title_align="left", expand=False))
+    out.print(Panel("\n".join(facts), title=title, title_align="left", expand=False))
     seen = [*document["labels"], *document["objects"]]
     out.print(
         table(

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from playwright.sync_api import Browser, sync_playwright
 
 from app import demo
+from app.clips import CLIPS
 from app.operations import ReelSense
 from store.settings import load_settings
 
@@ -57,7 +58,7 @@ def chromium() -> Iterator[Browser]:
 def prepared(data: Path) -> dict[str, str]:
     """The demo's clips and viewers in `data`, made where they are not there yet: what fills the paths of PAGES."""
     reelsense = ReelSense(load_settings(data=data))
-    if len(reelsense.catalogue.videos()) < len(demo.CLIPS):
+    if len(reelsense.catalogue.videos()) < len(CLIPS):
         subprocess.run([sys.executable, "-m", "app.demo", "--data", str(data)], check=True, stdout=subprocess.DEVNULL)
     videos = {video.file_name: video.id for video in reelsense.catalogue.videos()}
     reelsense.catalogue.close()

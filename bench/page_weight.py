@@ -8,6 +8,8 @@ the navigation to the first paint, the median of several visits; the machine's l
 from __future__ import annotations
 
 import argparse
+import json
+import secrets
 import statistics
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext
 
 from app.clips import CLIPS
-from bench.browsing import PAGES, SIZES, VIEWER, chromium, prepared, running
-from bench.results import write
+from bench.browsing import PAGES, SIZES, chromium, prepared, running
+from bench.results import RESULTS, write
 
 VISITS = 3
 PATIENCE_MS = 60_000
@@ -28,11 +30,17 @@ def main() -> None:
     """Read the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("demo-data"))
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PAGE", help="these anew, the others as they were"
+    )
     given = parser.parse_args()
     known = prepared(given.data)
     pages: dict[str, Any] = {}
+    if given.only:
+        pages = json.loads((RESULTS / "page_weight.json").read_text())["pages"]
     with running(given.data) as origin, chromium() as browser:
-        for name, pattern in PAGES.items():
+        for name in given.only or PAGES:
+            pattern = PAGES[name]
             for size in SIZES:
                 visits = [_visited(browser, origin, pattern.format(**known), size) for _ in range(VISITS)]
                 row = {key: round(statistics.median(visit[key] for visit in visits), 1) for key in visits[0]}
@@ -45,7 +53,8 @@ def _visited(browser: Browser, origin: str, path: str, size: str) -> dict[str, f
     """One first visit and one more."""
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height})
-    context.add_cookies([{"name": "reelsense_viewer", "value": VIEWER, "url": origin}])
+    # Somebody new at each visit: who has seen all has an empty feed.
+    context.add_cookies([{"name": "reelsense_viewer", "value": secrets.token_hex(8), "url": origin}])
     try:
         first, again = _opened(context, origin + path), _opened(context, origin + path)
     finally:
@@ -67,7 +76,7 @@ def _opened(context: BrowserContext, address: str) -> dict[str, float]:
     session.send("Network.enable")
     urls: dict[str, str] = {}
     sizes: dict[str, float] = {}
-    session.on("Network.requestWillBeSent", lambda event: urls.setdefault(event["requestId"], event["request"]["url"]))
+    session.on("Network.requestWillBeSent", lambda event: urls.update({event["requestId"]: event["request"]["url"]}))
     session.on("Network.dataReceived", lambda event: _add(sizes, event["requestId"], event["encodedDataLength"]))
     session.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
     try:
