@@ -60,9 +60,9 @@ def _file_name() -> str:
     return SCRIPT.replace("/", "") + ".mp4"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium, one for each process of tests."""
+    """Headless Chromium, one for each file: while Playwright runs, no other test of the process can run asyncio."""
     program = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium; .ci/run does it)")
