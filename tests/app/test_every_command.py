@@ -46,6 +46,8 @@ def words(command: Any, folder: Path) -> list[str]:
             value = "1" if name in NUMBERS else str(folder / "nothing") if name in PATHS else "ffff"
             # Blank words are refused before a model is loaded to look for them.
             value = " " if name == "text" else value
+            choices = getattr(parameter.type, "choices", ())
+            value = str(getattr(choices[0], "value", choices[0])) if choices else value
             given += [parameter.opts[0], value] if parameter.opts[0].startswith("-") else [value]
     return given
 
