@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def words(command: Any, folder: Path) -> list[str]:
             value = "1" if name in NUMBERS else str(folder / "nothing") if name in PATHS else "ffff"
             # Blank words are refused before a model is loaded to look for them.
             value = " " if name == "text" else value
-            choices = getattr(parameter.type, "choices", ())
-            value = str(getattr(choices[0], "value", choices[0])) if choices else value
+            annotation = parameter.type_descriptor.annotation
+            if isinstance(annotation, type) and issubclass(annotation, Enum):
+                value = next(iter(annotation)).value
             given += [parameter.opts[0], value] if parameter.opts[0].startswith("-") else [value]
     return given
 
