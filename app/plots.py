@@ -125,8 +125,9 @@ def lines(
 
 def ticks(low: float, high: float) -> list[float]:
     """Round numbers from at most `low` to at least `high`, no more than six of them."""
-    if high <= low:
-        high = low + (abs(low) or 1.0)
+    # Ends that floating point hardly tells apart are one value.
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-100):
+        high = low + (abs(low) if abs(low) > 1e-100 else 1.0)
     rough = (high - low) / MOST_TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough * 0.999999)

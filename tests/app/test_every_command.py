@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import typer
 from typer.testing import CliRunner
 
@@ -52,6 +54,17 @@ def words(command: Any, folder: Path) -> list[str]:
                 value = next(iter(annotation)).value
             given += [parameter.opts[0], value] if parameter.opts[0].startswith("-") else [value]
     return given
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that logs, logs to the stderr that it is given here, which is closed afterwards."""
+    root = logging.getLogger()
+    handlers, level, settings = root.handlers[:], root.level, structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**settings)
 
 
 def test_there_are_as_many_commands_as_the_help_lists() -> None:

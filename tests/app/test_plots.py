@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.plots import WIDTH, Bar, Line, bars, lines, number, ticks
@@ -36,6 +36,9 @@ def test_a_line_goes_through_its_points() -> None:
     assert y2 < y0
 
 
+@example(0.0, 5e-324)
+@example(5e-324, 1e-323)
+@example(1e9, 1e9 + 1e-6)
 @given(FINITE, FINITE)
 def test_ticks_hold_what_they_are_for(one: float, other: float) -> None:
     low, high = sorted((one, other))

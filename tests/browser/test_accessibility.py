@@ -9,6 +9,8 @@ from tests.browser.conftest import VIEWER, Served
 from tests.browser.test_pages import PATHS
 from tests.browser.watching import watched
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_page_has_no_serious_findings(browser: Browser, served: Served, path: str) -> None:

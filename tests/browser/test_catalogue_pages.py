@@ -21,6 +21,8 @@ from tests.app.serving import Api, serving
 from tests.app.understood import UPLOADED, understand
 from tests.browser.watching import watched
 
+pytestmark = pytest.mark.slow
+
 CARDS = 24
 QUICK_MS = 60_000
 PIECE_BYTES = 8 * 2**20

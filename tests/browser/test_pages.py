@@ -9,6 +9,8 @@ from playwright.sync_api import Browser
 from tests.browser.conftest import ODD_VIEWER, SCRIPT, VIEWER, Served
 from tests.browser.watching import SIZES, watched
 
+pytestmark = pytest.mark.slow
+
 PATHS = (
     "/",
     "/who",

@@ -28,6 +28,8 @@ from tests.app.serving import Api, serving
 from tests.browser.watching import SIZES, watched
 from tests.ranker.builders import video_id
 
+pytestmark = pytest.mark.slow
+
 SHORT, LONG = 2.0, 60.0
 EACH = 8
 # A machine that does much else beside is slow, and that is no failure.
