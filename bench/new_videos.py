@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse  # type: ignore[import-untyped]
 
 from bench.learning_data import Dataset
@@ -23,6 +22,7 @@ from bench.recall_data import SEED
 from ranker.evaluation import Integers, Measured, measure
 from ranker.models.model import Judge, Model
 from ranker.models.training_data import ActLog, TrainingData
+from ranker.splits import joined, kept
 
 SHARE = 5
 # Fewer videos without acts in training are an accident of the split and no test of new videos.
@@ -77,37 +77,9 @@ def judge_of_new(task: NewVideoTask) -> Judge:
 
 def without(log: ActLog, videos: Integers) -> ActLog:
     """The acts on all other videos."""
-    return _kept(log, ~np.isin(log.videos, videos))
-
-
-def joined(first: ActLog, second: ActLog) -> ActLog:
-    """Both logs' acts, of the same viewers and videos."""
-    return ActLog.of(
-        np.concatenate([first.viewers, second.viewers]),
-        np.concatenate([first.videos, second.videos]),
-        first.n_viewers,
-        first.n_videos,
-        at=np.concatenate([first.at, second.at]),
-        values=np.concatenate([first.values, second.values]),
-        watched=np.concatenate([first.watched, second.watched]),
-        kinds=np.concatenate([first.kinds, second.kinds]),
-        ratings=np.concatenate([first.ratings, second.ratings]),
-    )
+    return kept(log, ~np.isin(log.videos, videos))
 
 
 def _task(dataset: Dataset, part: str, candidates: Integers, removed: Integers, held: ActLog) -> NewVideoTask:
     data = replace(dataset.data, log=without(dataset.data.log, removed))
-    return NewVideoTask(dataset.name, part, data, _kept(held, np.isin(held.videos, candidates)), candidates)
-
-
-def _kept(log: ActLog, places: npt.NDArray[np.bool_]) -> ActLog:
-    return replace(
-        log,
-        viewers=log.viewers[places],
-        videos=log.videos[places],
-        at=log.at[places],
-        values=log.values[places],
-        watched=log.watched[places],
-        kinds=log.kinds[places],
-        ratings=log.ratings[places],
-    )
+    return NewVideoTask(dataset.name, part, data, kept(held, np.isin(held.videos, candidates)), candidates)

@@ -80,7 +80,7 @@ def leave_last_out(log: ActLog) -> Parted:
     tail = np.arange(len(log)) > first[log.viewers]
     dropped = tail & ~(asked & (behind <= 1))
     return _parted(
-        "leave_last_out", _kept(log, ~dropped), *_flags(dropped, asked & (behind <= 1), asked & (behind == 0))
+        "leave_last_out", kept(log, ~dropped), *_flags(dropped, asked & (behind <= 1), asked & (behind == 0))
     )
 
 
@@ -161,6 +161,20 @@ def joined(first: ActLog, second: ActLog) -> ActLog:
     )
 
 
+def kept(log: ActLog, places: Flags | Integers) -> ActLog:
+    """Some of a log's acts: bool [acts], or their numbers in order."""
+    return replace(
+        log,
+        viewers=log.viewers[places],
+        videos=log.videos[places],
+        at=log.at[places],
+        values=log.values[places],
+        watched=log.watched[places],
+        kinds=log.kinds[places],
+        ratings=log.ratings[places],
+    )
+
+
 def _cut(n: int, share: float) -> int:
     return min(max(n - max(1, round(share * n)), 0), n - 1)
 
@@ -172,7 +186,7 @@ def _flags(dropped: Flags, *flags: Flags) -> tuple[Flags, ...]:
 def _parted(name: str, log: ActLog, held: Flags, last: Flags) -> Parted:
     """Parts by flags: `last` (a part of `held`) is test, the rest of `held` validation. Only acts of interest are held
     back; a pair that an earlier part has is dropped."""
-    train = _kept(log, ~held)
+    train = kept(log, ~held)
     keys = log.viewers * log.n_videos + log.videos
     valid = held & ~last & (log.values > 0) & ~np.isin(keys, keys[~held])
     test = last & (log.values > 0) & ~np.isin(keys, keys[~held]) & ~np.isin(keys, keys[valid])
@@ -180,22 +194,7 @@ def _parted(name: str, log: ActLog, held: Flags, last: Flags) -> Parted:
     known = np.zeros(log.n_viewers, bool)
     known[train.viewers[train.values > 0]] = True
     asked = np.unique(log.viewers[valid | test])
-    return Parted(
-        name, train, _kept(log, valid), _kept(log, test), _kept(log, last), int((~known[asked]).sum()), repeats
-    )
-
-
-def _kept(log: ActLog, places: Flags | Integers) -> ActLog:
-    return replace(
-        log,
-        viewers=log.viewers[places],
-        videos=log.videos[places],
-        at=log.at[places],
-        values=log.values[places],
-        watched=log.watched[places],
-        kinds=log.kinds[places],
-        ratings=log.ratings[places],
-    )
+    return Parted(name, train, kept(log, valid), kept(log, test), kept(log, last), int((~known[asked]).sum()), repeats)
 
 
 def _too_few(n: int) -> InputError:

@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
 
 from ranker.models.learning import seed_of
 from ranker.models.model import Arrays, Reason, Run, check_fit
-from ranker.models.sequence_network import OF_NETWORK, NumberedVideos, Recurrent, SequenceNetwork, first_of, marks_of
-from ranker.models.sequence_ranker import SequenceConfig, SequenceRanker, stored, transitions_of
+from ranker.models.sequence_network import OF_NETWORK, NumberedVideos, Recurrent, SequenceNetwork, marks_of
+from ranker.models.sequence_ranker import SequenceConfig, SequenceRanker, by_number, stored
 from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
 
 
@@ -46,18 +45,8 @@ class Gru:
     def fit(self, data: TrainingData, run: Run | None = None) -> dict[str, Any]:
         """See `Model.fit`."""
         check_fit(data)
-        network = _network(self.config, first_of(data.log, self.config.dim, self.config.seed, self._near()))
-        self._ranker = SequenceRanker(
-            self.config,
-            network,
-            transitions_of(data, self.config),
-            np.flatnonzero(data.seen_videos).astype(np.int64),
-            data.seen_videos,
-        )
+        self._ranker = by_number(data, self.config, lambda first: _network(self.config, first))
         return self._ranker.train(data, run or Run(), self)
-
-    def _near(self) -> int:
-        return self.config.linear.most_videos if self.config.begin_near else 0
 
     def score(self, log: ActLog, viewers: Integers) -> Float32:
         """See `Model.score`."""

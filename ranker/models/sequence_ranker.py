@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ranker.models.learning import LearningConfig, Rows, learn
 from ranker.models.model import Arrays, Model, Reason, Run
-from ranker.models.sequence_network import SequenceNetwork
+from ranker.models.sequence_network import SequenceNetwork, first_of
 from ranker.models.training_data import ActLog, Float32, Integers, TrainingData
 from ranker.models.transitions import Transitions, TransitionsConfig, fitted, left_out
 from ranker.models.watch_sequences import Sequences, acts_of, cut, fingerprint, newest, windows_of, without_each
@@ -178,6 +178,16 @@ def transitions_of(data: TrainingData, config: SequenceConfig) -> Transitions:
     if not config.linear_weight:
         return left_out(data.log.n_videos, config.linear.rank)
     return fitted(data.log, config.linear)
+
+
+def by_number(
+    data: TrainingData, config: SequenceConfig, network_of: Callable[[Tensor], SequenceNetwork]
+) -> SequenceRanker:
+    """An untaught ranker of videos that are known by number, which says those that training has. `network_of`: the
+    network whose videos begin with the vectors float32 [n_videos, dim] that it is given."""
+    first = first_of(data.log, config.dim, config.seed, config.linear.most_videos if config.begin_near else 0)
+    said = np.flatnonzero(data.seen_videos).astype(np.int64)
+    return SequenceRanker(config, network_of(first), transitions_of(data, config), said, data.seen_videos)
 
 
 def stored(

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from bench.learning_data import Dataset
-from bench.new_videos import joined, measure_new, new_video_tasks, without
+from bench.new_videos import measure_new, new_video_tasks, without
 from ranker.models.model import Model, make_model
 from ranker.models.training_data import ActLog, TrainingData
+from ranker.splits import joined
 
 
 def dataset(split: str, cold: int = 0, videos: int = 400) -> Dataset:
